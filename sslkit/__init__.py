@@ -1,0 +1,24 @@
+"""sslkit: see, train and measure semi-supervised image classification.
+
+    from sslkit import Config, FixMatch, fit, load, split
+    run = fit(FixMatch(), split(load("digits"), labels=20), Config(seed=1))
+
+The rooms, each a file: records (what passes between them), data and folder (images and splits), augment (weak and strong views), nets
+(networks, student and teacher), methods/ (one paper a file), train (the loop), runs (a run on disk), metrics, plots, widgets, notebook
+(what lessons share), batch (the lessons run from end to end), bench (what a step costs), cli, errors.
+"""
+__version__ = "0.1.0"
+
+_NAMES = {"InputError": "errors", "load": "data", "split": "data", "SSLData": "data", "Supervised": "methods", "FixMatch": "methods",
+          "Method": "methods", "Config": "train", "Machine": "train", "predict": "train", "evaluate": "train",
+          "fit": "runs", "Run": "runs", "all_runs": "runs"}
+__all__ = ["__version__", *_NAMES]
+
+
+def __getattr__(name: str):
+    """Public names are imported when first asked for: `sslkit --help` should not wait for torch."""
+    import importlib
+
+    if name not in _NAMES:
+        raise AttributeError(f"module 'sslkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sslkit.{_NAMES[name]}"), name)

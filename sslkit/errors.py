@@ -1,0 +1,23 @@
+"""What users are told when something they gave cannot be used."""
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used. The message is one clear sentence for them; the command line exits with code 2."""
+
+
+def choose(what: str, name: str, known: Iterable[str]) -> str:
+    """`name` if it is one of `known`, else an InputError that says which `what` is nearest and which there are."""
+    known = tuple(known)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"unknown {what} {name!r}: {hint}known: {', '.join(known)}")
+
+
+def require(ok: bool, message: str) -> None:
+    """Raise InputError(message) unless `ok`."""
+    if not ok:
+        raise InputError(message)

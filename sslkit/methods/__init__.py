@@ -1,0 +1,13 @@
+"""The methods, one paper a file. A new one is a file and its class in ALL."""
+from sslkit.errors import choose
+from sslkit.methods.base import Method
+from sslkit.methods.fixmatch import FixMatch
+from sslkit.methods.supervised import Supervised
+
+ALL: tuple[type[Method], ...] = (Supervised, FixMatch)
+BY_NAME = {method.__name__.lower(): method for method in ALL}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class called `name` in lower case; InputError with the nearest name where there is none."""
+    return BY_NAME[choose("method", name, BY_NAME)]

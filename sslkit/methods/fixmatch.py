@@ -1,0 +1,52 @@
+"""FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence (Sohn et al., NeurIPS 2020, arXiv 2001.07685).
+
+The network labels a weakly augmented image itself; where it is confident, the strongly augmented image is trained on that label.
+
+    q   = p(a(u))                                                            eq. 4
+    l_u = mean over ALL unlabelled rows of 1[max q >= tau] H(argmax q, p(A(u)))
+    L   = l_s + lambda_u l_u,  l_s = mean H(y, p(a(x)))                      eq. 3
+
+Differs from the paper:
+1. passes="split" (the default) takes the weak views in a forward of their own, without gradient. The paper's code runs all views
+   in one forward, where the weak rows receive a gradient through the BatchNorm statistics they share: passes="joint".
+2. RandAugment where the paper also offers CTAugment; its four published variants are in sslkit.augment.
+"""
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sslkit.errors import choose
+from sslkit.methods.base import Method, in_unit, not_negative
+from sslkit.nets import Nets
+from sslkit.records import Batch, Step
+
+
+class FixMatch(Method):
+    """Pseudo-labels from weak views, where confident, for strong views."""
+
+    def __init__(self,
+                 tau: Annotated[float, "confidence from which a pseudo-label is kept, a probability (default and paper: 0.95)"] = 0.95,
+                 lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 1)"] = 1.0,
+                 passes: Annotated[Literal["split", "joint"], "weak views in a forward of their own, without gradient, or all views "
+                                   "in one (default: split; paper: joint)"] = "split"):
+        super().__init__()
+        in_unit(tau=tau)
+        not_negative(lambda_u=lambda_u)
+        self.tau, self.lambda_u, self.passes = tau, lambda_u, choose("passes", passes, ("split", "joint"))
+
+    def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
+        u_w, u_s = batch.u
+        if self.passes == "joint":
+            x, weak, strong = nets(batch.x, u_w, u_s)
+        else:
+            (weak,) = nets(u_w, grad=False)
+            x, strong = nets(batch.x, u_s)
+
+        q = weak.logits.detach().softmax(1)                                   # (mu*B, C)
+        confidence, label = q.max(1)
+        mask = (confidence >= self.tau).float()
+
+        l_s = F.cross_entropy(x.logits, batch.y)
+        l_u = (F.cross_entropy(strong.logits, label, reduction="none") * mask).mean()
+        return Step(l_s + self.lambda_u * l_u, {"sup": l_s.detach(), "unsup": l_u.detach()}, q, mask)

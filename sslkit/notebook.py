@@ -1,0 +1,111 @@
+"""What the lessons share: parameters checked, runs trained once with a live plot, slow pictures kept, a result file at the end."""
+import hashlib
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from IPython.display import display
+
+from sslkit import plots
+from sslkit.data import SSLData
+from sslkit.errors import require
+from sslkit.methods.base import Method
+from sslkit.runs import Run, Stopped, fit, run_path, record, store, write_atomically, write_json
+from sslkit.train import Config, Machine
+
+REDRAW_SECONDS, LINE_SECONDS = 2, 10
+
+
+def watched() -> bool:
+    """Does somebody look at this kernel? Batches and tests set SSLKIT_HEADLESS."""
+    return not os.environ.get("SSLKIT_HEADLESS")
+
+
+def begin(**parameters: object) -> None:
+    """Check a lesson's parameters (counts and seeds: whole numbers from 0) and print what is in force."""
+    for name, value in parameters.items():
+        require(isinstance(value, (int, float, str)), f"{name} must be a number or a text, not {value!r}")
+        require(isinstance(value, str) or value >= 0, f"{name} is {value}, it must not be negative")
+    Machine().apply()
+    print(", ".join(f"{name} = {value}" for name, value in parameters.items()))
+
+
+class Live:
+    """Accuracy over training, drawn again in its place every two seconds; a line in ten seconds where nobody watches."""
+
+    def __init__(self, steps: int, name: str):
+        self.steps, self.name, self.points, self.told, self.shown = steps, name, [], time.monotonic(), None
+
+    def __call__(self, snap) -> None:
+        if snap.evaluated:
+            self.points.append((snap.step, snap.metrics["test_acc"], snap.metrics["pseudo_label_acc"], snap.metrics["mask_rate"]))
+        now, last = time.monotonic(), snap.step == self.steps
+        if not self.points or now - self.told < (REDRAW_SECONDS if watched() else LINE_SECONDS) and not last:
+            return
+        self.told = now
+        if not watched():
+            if not last:
+                print(f"{self.name}: step {snap.step:,} of {self.steps:,}, test accuracy {self.points[-1][1]:.1%}", flush=True)
+            return
+        steps, test, pseudo, kept = zip(*self.points)
+        lines = {"test accuracy": (steps, test)}
+        if kept[0] is not None:
+            lines |= {"pseudo-labels kept": (steps, [np.nan if p is None else p for p in pseudo]), "share kept": (steps, kept)}
+        figure = plots.curves(lines, "", title=f"{self.name}: step {snap.step:,} of {self.steps:,}")
+        if self.shown is None:
+            self.shown = display(figure, display_id=True)
+        else:
+            self.shown.update(figure)
+
+
+def fit_once(method: Method, data: SSLData, config: Config = Config()) -> Run:
+    """The finished run of these settings: from the store where some lesson has trained it before, else trained now, live.
+
+    Interrupting the kernel stops it; the same cell then goes on where it stopped.
+    """
+    resolved = config.resolve(data, Machine().torch_device())
+    name = type(method).__name__
+    run = Run(run_path(record(method, data, resolved)))
+    known = run.result is not None
+    try:
+        run = fit(method, data, config, live=Live(resolved.steps, name))
+    except Stopped as stop:
+        print(f"{stop}: run the cell again")
+        raise
+    print(f"{name}: {'found in the store' if known else 'trained'}, {resolved.steps:,} steps, {data.num_labeled} labels, seed {config.seed}")
+    return run
+
+
+def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15) -> np.ndarray:
+    """UMAP of points (n, d) to (n, 2) float32, kept in the store by a hash of its input: the first call compiles for 10 to 20 s."""
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    key = hashlib.sha256(points.tobytes() + repr((points.shape, seed, neighbors)).encode()).hexdigest()[:16]
+    path = store() / "cache" / f"umap-{key}.npy"
+    try:
+        return np.load(path)
+    except (OSError, ValueError):                     # not there, or cut off
+        pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import umap
+
+        found = umap.UMAP(n_neighbors=neighbors, random_state=seed, n_jobs=1).fit_transform(points).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def save(new: Path) -> None:
+        with open(new, "wb") as file:
+            np.save(file, found)
+
+    write_atomically(path, save)
+    return found
+
+
+def finish(lesson: str, **figures: float) -> None:
+    """Write lessons/LESSON.json into the store, for batches and tables, and print the figures."""
+    path = store() / "lessons" / f"{lesson}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"lesson": lesson, **figures})
+    print(json.dumps(figures))

@@ -1,0 +1,184 @@
+"""Pictures: pure functions from arrays or runs to a Figure. Nothing here trains, reads a disk or keeps state.
+
+Every Figure shows itself as the last expression of a cell, with an alternative text, and has savefig().
+"""
+import base64
+import functools
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+from matplotlib.figure import Figure as MatplotlibFigure
+
+# Okabe and Ito's colours, told apart by colour-blind readers too
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255", "#44AA99", "#666666")
+INK, PALE = "#333333", "#BBBBBB"
+STYLE = {
+    "figure.dpi": 100, "savefig.dpi": 100, "font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 11, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": "#E8E8E8", "axes.axisbelow": True, "lines.linewidth": 2,
+    "legend.frameon": False, "axes.prop_cycle": matplotlib.cycler(color=COLORS), "figure.facecolor": "white", "axes.facecolor": "white"}
+
+
+class Figure(MatplotlibFigure):
+    """A matplotlib Figure outside pyplot that a notebook shows once, as a PNG with an alternative text (`alt`)."""
+    alt = ""
+
+    def png(self) -> bytes:
+        """The picture's bytes."""
+        file = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            self.savefig(file, format="png", metadata={"Software": None})
+        return file.getvalue()
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        data = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": f"<picture: {self.alt}>"}
+        return data, {"image/png": {"alt": self.alt}}
+
+
+def styled(function):
+    """Draw in the house style, whatever the caller's settings."""
+    @functools.wraps(function)
+    def wrapper(*args, **options):
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **options)
+    return wrapper
+
+
+def new(width: float, height: float, alt: str, rows: int = 1, columns: int = 1, **options):
+    """A Figure of width x height inches and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.alt = alt
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def picture(axis, image, title: str = "", color: str = INK) -> None:
+    """One uint8 image (num, H, W) on an axis without ticks."""
+    image = np.asarray(image)
+    axis.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set_title(title, fontsize=9, loc="center", color=color)
+    bare(axis)
+
+
+def bare(axis) -> None:
+    """No ticks, no grid, no frame."""
+    axis.grid(False)
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+@styled
+def image_grid(rows: Mapping[str, Sequence], titles: Sequence[str] = (), *, colors: Sequence[str] = (), size: float = 0.85) -> Figure:
+    """A row of images for each name. rows: name -> (n, num, H, W) uint8; titles: n strings over the first row."""
+    n = max(len(images) for images in rows.values())
+    figure, axes = new(size * n + (1.0 if any(rows) else 0), (size + 0.12) * len(rows) + 0.25 * bool(titles),
+                       "images: " + ", ".join(rows), len(rows), n, squeeze=False)
+    for axis in axes.flat:
+        bare(axis)
+    for line, (name, images) in zip(axes, rows.items()):
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
+        for k, image in enumerate(images):
+            heading = titles[k] if titles and line is axes[0] else ""
+            picture(line[k], image, heading, colors[k] if colors else INK)
+    return figure
+
+
+@styled
+def curves(lines: Mapping[str, tuple[Sequence, Sequence]], ylabel: str, *, title: str = "", percent: bool = True,
+           shaded: Mapping[str, tuple[Sequence, Sequence]] | None = None) -> Figure:
+    """Values over steps, a line for each name; `shaded` ones as filled areas behind. Values are fractions if `percent`."""
+    figure, axis = new(7, 3.4, f"{ylabel} over training: " + ", ".join([*lines, *(shaded or {})]))
+    for name, (x, y) in (shaded or {}).items():
+        axis.fill_between(x, y, color=PALE, alpha=0.35, linewidth=0)
+        axis.plot(x, y, color="#999999", linewidth=1, label=name)
+    for name, (x, y) in lines.items():
+        axis.plot(x, y, label=name)
+    if percent:
+        axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    axis.set(xlabel="step", ylabel=ylabel, title=title)
+    axis.legend(loc="lower right" if percent else "upper right")
+    return figure
+
+
+@styled
+def confusion(matrix, classes: Sequence[str], *, title: str = "", xlabel: str = "pseudo-label", ylabel: str = "true class") -> Figure:
+    """Counts (C, C), row the true class; each row is coloured by its share, the diagonal left pale so that the errors stand out."""
+    matrix = np.asarray(matrix)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = max(4.0, 0.45 * len(classes) + 0.8)
+    figure, axis = new(side + 0.6, side, "confusion of true class and pseudo-label")
+    wrong = np.ma.masked_where(np.eye(len(classes), dtype=bool), share)
+    axis.set_facecolor("#F2F2F2")
+    axis.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(0.2, wrong.max()))
+    for r, c in np.argwhere(matrix > 0):
+        axis.text(c, r, f"{matrix[r, c]}", ha="center", va="center", fontsize=8, color=INK if r != c else "#888888")
+    axis.grid(False)
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=range(len(classes)), yticks=range(len(classes)))
+    axis.set_xticklabels(classes, rotation=0 if max(map(len, classes)) < 4 else 60)
+    axis.set_yticklabels(classes)
+    return figure
+
+
+@styled
+def coverage(confidence, right, tau: float) -> Figure:
+    """Left: confidences of right and wrong pseudo-labels, cut at tau. Right: their accuracy against the share kept, tau marked.
+
+    confidence (n,) in [0, 1], right (n,) bool.
+    """
+    confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
+    kept = confidence >= tau
+    figure, (left, curve) = new(9, 3.3, f"confidences, and accuracy against coverage, tau {tau:g}", 1, 2)
+    bins = np.linspace(0, 1, 41)
+    left.hist([confidence[right], confidence[~right]], bins, stacked=True, color=COLORS[2::3][:2], label=["right", "wrong"])
+    left.set_yscale("symlog", linthresh=10)
+    left.axvline(tau, color=INK, linewidth=1.5)
+    left.axvspan(0, tau, color="white", alpha=0.6)
+    left.set(title="confidence of each pseudo-label", xlabel="max p(a(u))", ylabel="images", xlim=(0, 1.01))
+    left.legend(loc="upper left")
+
+    order = np.argsort(-confidence, kind="stable")
+    share, accuracy = np.arange(1, len(order) + 1) / len(order), np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    curve.plot(share, accuracy, color=COLORS[0])
+    if kept.any():
+        curve.plot(kept.mean(), right[kept].mean(), "o", color=COLORS[5], markersize=9)
+    curve.set(xlabel="share kept (coverage)", ylabel="accuracy of the kept", xlim=(0, 1.02), ylim=(min(0.8, accuracy.min()), 1.005))
+    curve.set_title(f"tau {tau:.3f}: {kept.sum():,} of {len(kept):,} kept, {(kept & ~right).sum():,} of them wrong")
+    for axis in (curve.xaxis, curve.yaxis):
+        axis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    return figure
+
+
+@styled
+def scatter(points, label, classes: Sequence[str], *, marked=None, title: str = "", marked_name: str = "labelled") -> Figure:
+    """A map of points (n, 2) coloured by label (n,); `marked` (rows or a mask) ringed. Class names stand at their medians."""
+    points, label = np.asarray(points), np.asarray(label)
+    figure, axis = new(6.4, 5.2, title or "map of the features")
+    palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
+    for c, name in enumerate(classes):
+        mine = points[label == c]
+        axis.scatter(*mine.T, s=7, color=palette[c % len(palette)], alpha=0.55, linewidths=0)
+        if len(mine):
+            axis.annotate(name, np.median(mine, 0), ha="center", va="center", fontsize=13, fontweight="bold",
+                          bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": palette[c % len(palette)], "alpha": 0.85})
+    if marked is not None:
+        axis.scatter(*points[marked].T, s=42, facecolors="none", edgecolors="black", linewidths=1.2, label=marked_name)
+        axis.legend(loc="lower left", bbox_to_anchor=(0, -0.06))
+    axis.set_title(title)
+    bare(axis)
+    return figure
+
+
+@styled
+def bars(values: Mapping[str, float], *, title: str = "", xlabel: str = "", highlight: Sequence[str] = ()) -> Figure:
+    """Horizontal bars of fractions with their numbers; `highlight` in the second colour."""
+    figure, axis = new(6.4, 0.42 * len(values) + 0.9, title)
+    names = list(values)[::-1]
+    drawn = axis.barh(names, [values[n] for n in names], color=[COLORS[1] if n in highlight else COLORS[0] for n in names], height=0.6)
+    axis.bar_label(drawn, [f" {values[n]:.1%}" for n in names])
+    axis.set(title=title, xlabel=xlabel, xlim=(0, 1.12 * max(1e-9, max(values.values()))))
+    axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    axis.grid(False)
+    return figure

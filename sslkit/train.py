@@ -1,0 +1,286 @@
+"""The loop: train() yields Snapshots. It names no method, keeps no files, and nothing in its step waits for the device.
+
+Everything random is a function of (seed, step): rows, views and a method's own draws come from a generator made anew for each
+step, so that a resumed run sees what an uninterrupted one sees.
+"""
+import ctypes
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from sslkit import augment
+from sslkit.data import SSLData
+from sslkit.errors import InputError, choose, require
+from sslkit.methods.base import Method
+from sslkit.nets import Nets, Network, build
+from sslkit.records import Batch, Snapshot, Spec, Step
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything besides method and data that decides a run's result. None: the default for the data, filled in by resolve()."""
+
+    seed: Annotated[int, "seed of the split, the first weights, and every draw (papers: 5 seeds)"] = 0
+    steps: Annotated[int | None, "optimiser steps K (default: 2000 on digits, 32768 elsewhere; paper: 1048576)"] = None
+    batch_size: Annotated[int | None, "labelled images a step, B (default: 32 on digits, 64 elsewhere; paper: 64)"] = None
+    mu: Annotated[int | None, "unlabelled images for each labelled one in a step (default: 3 on digits, 7 "
+                              "elsewhere; paper: 7)"] = None
+    lr: Annotated[float | None, "first learning rate; it falls as cos(7 pi k / 16 K) (default: 0.1 on digits, 0.03 "
+                                "elsewhere; paper: 0.03)"] = None
+    momentum: Annotated[float, "nesterov momentum of SGD, 0 to 1 (paper: 0.9)"] = 0.9
+    weight_decay: Annotated[float | None, "L2 penalty on weights, none on BatchNorm and biases (default and paper: "
+                                          "0.0005; CIFAR-100 0.001)"] = None
+    ema_decay: Annotated[float | None, "decay of the averaged weights that are evaluated, a step (default: "
+                                       "min(0.999, 1 - 10/K); paper: 0.999)"] = None
+    bn_momentum: Annotated[float | None, "share of a new batch in BatchNorm's running statistics (default: "
+                                         "min(0.1, max(0.001, 100/K)); paper: 0.001)"] = None
+    network: Annotated[str | None, "small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0 (default: small on digits, "
+                                   "else the paper's: wrn-28-2, CIFAR-100 wrn-28-8, STL-10 wrn-37-2)"] = None
+    weights: Annotated[Literal["none", "imagenet"], "first weights of resnet50 and efficientnet-b0: random, or "
+                                                    "torchvision's from ImageNet, which are downloaded (paper: none)"] = "none"
+    strong: Annotated[str | None, "RandAugment variant of the strong views: mc, rac, usb, fixed or small (default: "
+                                  "small under 16 px, else mc; paper: rac)"] = None
+    eval_every: Annotated[int | None, "steps between evaluations (default: K/50; paper: 1024)"] = None
+    precision: Annotated[Literal["auto", "fp32", "bf16"], "what the network computes in; auto: bf16 where the "
+                                                          "device has it and the network is not `small` (paper: fp32)"] = "auto"
+
+    def resolve(self, data: SSLData, device: torch.device) -> "Config":
+        """This configuration with every None replaced for `data`. Raises InputError for a number out of its range."""
+        digits = data.name == "digits"
+        self.check()
+        steps = (2000 if digits else 2**15) if self.steps is None else self.steps
+        network = self.network or {"digits": "small", "cifar100": "wrn-28-8", "stl10": "wrn-37-2"}.get(data.name, "wrn-28-2")
+        defaults = {
+            "steps": steps, "batch_size": 32 if digits else 64, "mu": 3 if digits else 7, "lr": 0.1 if digits else 0.03,
+            "weight_decay": 1e-3 if data.name == "cifar100" else 5e-4, "ema_decay": max(0.0, min(0.999, 1 - 10 / steps)),
+            "bn_momentum": min(0.1, max(0.001, 100 / steps)), "network": network, "strong": "small" if data.side < 16 else "mc",
+            "eval_every": max(1, steps // 50)}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        if given["precision"] == "auto":
+            given["precision"] = "bf16" if network != "small" and has_bf16(device) else "fp32"
+        return Config(**{**defaults, **given})
+
+    def check(self) -> None:
+        """Raise an InputError for the first number that is given and out of its range."""
+        def within(good: Callable[[float], bool], what: str, *names: str) -> None:
+            for name in names:
+                value = getattr(self, name)
+                require(value is None or good(value), f"{name} is {value}, it must be {what}")
+
+        within(lambda v: v >= 1, "at least 1", "steps", "batch_size", "mu", "eval_every")
+        within(lambda v: 0 <= v <= 1, "between 0 and 1", "ema_decay", "bn_momentum", "momentum")
+        within(lambda v: 0 < v < math.inf, "a finite number above 0", "lr")
+        within(lambda v: 0 <= v < math.inf, "a finite number from 0 up", "weight_decay")
+        within(lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295", "seed")
+        if self.strong is not None:
+            choose("strong view", self.strong, augment.VARIANTS)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a run computes: its speed, not what it is."""
+
+    device: Annotated[str, "cpu, cuda, cuda:1, mps ... (auto: cuda, else mps, else cpu)"] = "auto"
+    threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core). A resumed run is equal to "
+                                   "the bit only with the same number"] = None
+    channels_last: Annotated[bool | None, "keep images as N H W C in memory (default: wherever the network is not `small`)"] = None
+    compile: Annotated[bool, "torch.compile the network; worth it on a GPU, not on a CPU"] = False
+
+    def apply(self) -> None:
+        """Set this process up: threads, and on Linux keep freed memory, which glibc otherwise returns and maps anew for large tensors."""
+        if self.threads is not None:
+            require(self.threads >= 1, f"threads is {self.threads}, it must be at least 1")
+            torch.set_num_threads(self.threads)
+        if sys.platform == "linux" and self.torch_device().type == "cpu":
+            mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)
+            mallopt(-4, 0)              # M_MMAP_MAX: no mapping of its own for a large block
+            mallopt(-1, 2**31 - 1)      # M_TRIM_THRESHOLD: keep what is freed at the top of the heap
+
+    def torch_device(self) -> torch.device:
+        """The device itself. Raises InputError where this machine does not have it."""
+        name = self.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        choose("device", name.split(":")[0], ("cpu", "cuda", "mps"))
+        try:
+            torch.zeros(1, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {name!r} is not here: {str(error).splitlines()[0]}") from error
+        return torch.device(name)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Does the device compute in bfloat16 itself, rather than by emulation?"""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in names)
+
+
+def cosine_lr(lr: float, step: int, steps: int) -> float:
+    """lr * cos(7 pi k / 16 K): from lr down to 0.195 lr (google-research/fixmatch)."""
+    return lr * math.cos(7 * math.pi * step / (16 * steps))
+
+
+def generator(*key: object) -> torch.Generator:
+    """A CPU generator whose stream is a function of `key`."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+
+
+class Feed:
+    """feed(step) -> Batch: labelled rows with replacement, unlabelled rows in an endless sequence of shuffled passes."""
+
+    def __init__(self, data: SSLData, method: Method, config: Config, channels_last: bool):
+        self.data, self.method, self.config, self.channels_last = data, method, config, channels_last
+        self.n_u = config.mu * config.batch_size if method.views else 0
+        self.passes: dict[int, Tensor] = {}
+
+    def unlabeled_rows(self, step: int) -> Tensor:
+        """(mu*B,) rows in the unlabelled set."""
+        n, at = self.data.num_unlabeled, torch.arange(step * self.n_u, (step + 1) * self.n_u)
+        needed = range(int(at[0]) // n, int(at[-1]) // n + 1)
+        self.passes = {k: self.passes[k] if k in self.passes else torch.randperm(n, generator=generator(self.config.seed, "pass", k))
+                       for k in needed}
+        return torch.cat([self.passes[k][at[at // n == k] % n] for k in needed])
+
+    def view(self, kind: str, rows: Tensor, g: torch.Generator) -> Tensor:
+        """(n, num, H, W) float32: the training images `rows`, augmented and normalised."""
+        images, flip = self.data.images.index_select(0, rows), self.data.flip
+        images = augment.weak(images, g, flip=flip) if kind == "weak" else augment.strong(images, g, variant=self.config.strong, flip=flip)
+        return augment.normalize(images, self.data.mean, self.data.std, channels_last=self.channels_last)
+
+    def __call__(self, step: int) -> Batch:
+        g, data = generator(self.config.seed, "step", step), self.data
+        i = torch.randint(data.num_labeled, (self.config.batch_size,), generator=g)
+        j = self.unlabeled_rows(step) if self.n_u else torch.empty(0, dtype=torch.int64)
+        draws = self.method.draw(g, len(i), len(j))
+        i, j = to_device(i, data.images.device), to_device(j, data.images.device)
+        x = self.view("weak", data.labeled[i], g)
+        u = tuple(self.view(kind, data.unlabeled[j], g) for kind in self.method.views)
+        return Batch(x, data.y[data.labeled[i]], u, i, j, {name: to_device(v, x.device) for name, v in draws.items()})
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move without waiting for what the device is doing."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def tally(out: Step, truth: Tensor) -> dict[str, Tensor]:
+    """Sums of one step. truth (mu*B,): the hidden labels, -1 where unknown; they are used here and nowhere else."""
+    sums = {"steps": torch.ones_like(out.loss), "loss": out.loss.detach(), **out.terms}
+    if out.q is not None:
+        known, right = truth >= 0, out.q.argmax(1) == truth
+        sums |= {"rows": torch.full_like(out.loss, len(truth)), "kept": out.mask.sum(), "kept_known": (out.mask * known).sum(),
+                 "kept_right": (out.mask * right).sum(), "known": known.sum(), "right": right.sum()}
+    return {name: value.float() for name, value in sums.items()}
+
+
+def means(sums: dict[str, float]) -> dict[str, float | None]:
+    """The metrics of a record: mean loss and terms, the share kept, the accuracy of kept and of all pseudo-labels (None: there is none)."""
+    counts = ("steps", "rows", "kept", "kept_known", "kept_right", "known", "right")
+    metrics = {name: value / sums["steps"] for name, value in sums.items() if name not in counts}
+    share = lambda a, b: sums[a] / sums[b] if sums.get(b) else None         # noqa: E731
+    return metrics | {"mask_rate": share("kept", "rows"), "pseudo_label_acc": share("kept_right", "kept_known"),
+                      "pseudo_label_acc_all": share("right", "known")}
+
+
+@torch.no_grad()
+def predict(network: Network, images: Tensor, data: SSLData, *, dtype: torch.dtype | None = None, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+    """Probabilities (n, C) and pooled features (n, D) of plain uint8 `images` (n, num, H, W), normalised as `data` is."""
+    network.norm_mode("running", 0.0)
+    outs = [network(augment.normalize(part, data.mean, data.std), dtype) for part in images.split(batch_size)]
+    return torch.cat([o.logits for o in outs]).softmax(1), torch.cat([o.feat for o in outs])
+
+
+def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype | None = None) -> float:
+    """Accuracy on the test images, a fraction."""
+    right = predict(network, data.test_images, data, dtype=dtype)[0].argmax(1) == data.test_y
+    return right.sum().item() / len(right)
+
+
+def set_up(method: Method, data: SSLData, config: Config, *, compile: bool = False) -> tuple[Nets, torch.optim.Optimizer]:
+    """Networks, the method's heads and buffers, and the optimiser, on the data's device. `config` is resolved."""
+    device = data.images.device
+    network = build(config.network, data.num_classes, data.images.shape[1], seed=config.seed, weights=config.weights)
+    spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size, config.mu, config.steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 1)
+        network.heads.update(method.setup(spec))
+    method.to(device).train()
+    nets = Nets(network.to(device), ema_decay=config.ema_decay, bn_momentum=config.bn_momentum, ema_buffers=method.ema_buffers,
+                dtype=torch.bfloat16 if config.precision == "bf16" else None)
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]              # BatchNorm and biases do not decay
+    optimizer = torch.optim.SGD([{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+                                lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=device.type in ("cpu", "cuda"))
+    if compile:
+        network.backbone.compile()
+    return nets, optimizer
+
+
+def train(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
+          state: dict | None = None) -> Iterator[Snapshot]:
+    """Train `method` on `data` (split, see data.split); a Snapshot about every second and at each evaluation. Stop by `break`.
+
+    state: what an earlier Snapshot's state() gave; training goes on from there, on a CPU with the same threads to the bit.
+    Raises InputError for settings out of range, FloatingPointError when the loss is no longer finite.
+    """
+    require(data.num_labeled > 0, "the data has no labelled rows yet: data.split(data, labels, seed) chooses them")
+    device = machine.torch_device()
+    config, data = config.resolve(data, device), data.to(device)
+    channels_last = config.network != "small" if machine.channels_last is None else machine.channels_last
+    nets, optimizer = set_up(method, data, config, compile=machine.compile)
+    if channels_last:
+        nets.student.to(memory_format=torch.channels_last)
+        nets.teacher.to(memory_format=torch.channels_last)
+    feed, truth, sums, start = Feed(data, method, config, channels_last), data.y[data.unlabeled], {}, 0
+    parts = {"student": nets.student, "teacher": nets.teacher, "optimizer": optimizer, "method": method}
+    if state is not None:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        start, sums = state["step"], {name: torch.tensor(value, device=device) for name, value in state["sums"].items()}
+
+    def current() -> dict:
+        return {"step": done, "sums": {k: v.item() for k, v in sums.items()}, **{name: part.state_dict() for name, part in parts.items()}}
+
+    shown = time.monotonic()
+    for step in range(start, config.steps):
+        batch = feed(step)
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_lr(config.lr, step, config.steps)
+        out = method.loss(nets, batch, torch.full((), step / config.steps, device=device))
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        nets.update_ema()
+        new = tally(out, truth[batch.j])
+        sums = {name: sums[name] + value for name, value in new.items()} if sums else new
+
+        done = step + 1
+        evaluated = done % config.eval_every == 0 or done == config.steps
+        if evaluated or time.monotonic() - shown > 1:
+            metrics = {**means(dict(zip(sums, torch.stack(list(sums.values())).tolist()))), "lr": cosine_lr(config.lr, step, config.steps)}
+            if not math.isfinite(metrics["loss"]):
+                raise FloatingPointError(f"the loss is {metrics['loss']} at step {done}: try a smaller --lr than {config.lr:g}")
+            if evaluated:
+                metrics["test_acc"], sums = evaluate(nets.teacher, data, dtype=nets.dtype), {}
+            yield Snapshot(done, metrics, evaluated, nets, current)
+            shown = time.monotonic()
+
+
+def describe(method: Method, data: SSLData, config: Config) -> dict:
+    """What decides a result, as plain numbers and strings; `config` is resolved."""
+    return {"method": type(method).__name__.lower(), "arguments": method.arguments,
+            "data": {"name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash, "side": data.side},
+            "train": asdict(config)}
+
+
+__all__ = ["Config", "Machine", "Feed", "cosine_lr", "describe", "evaluate", "generator", "predict", "replace", "set_up", "train"]

@@ -1,0 +1,32 @@
+"""A store of its own for every test session, so that no test finds a run that somebody trained before; kernels inherit it."""
+import os
+import shutil
+import tempfile
+
+STORE = tempfile.mkdtemp(prefix="sslkit-tests-")
+os.environ.update(SSLKIT_RUNS=f"{STORE}/runs", SSLKIT_CACHE=f"{STORE}/cache", SSLKIT_HEADLESS="1", PYTHONHASHSEED="0",
+                  OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")     # one thread: the tests' own processes share the cores
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from sslkit.data import load, split  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def pytest_unconfigure():
+    shutil.rmtree(STORE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Digits with 20 labels, seed 0."""
+    return split(load("digits"), 20, 0)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """An empty store for this test alone."""
+    monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"

@@ -1,0 +1,256 @@
+"""Slow NumPy references (float64, explicit loops), transcribed from methods.md and written apart from the package.
+
+Each docstring names the section of methods.md it transcribes. Nothing here is meant to be fast, and nothing imports
+torch or sslkit. Bad input raises ValueError instead of giving a plausible number.
+"""
+
+import math
+
+import numpy as np
+
+
+def _rows(name, x):
+    """A float64 copy of x as a finite, non-empty (n, C) array."""
+    x = np.array(x, dtype=np.float64)
+    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
+        raise ValueError(f"{name} must be a non-empty (n, C) array, got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} holds values that are not finite")
+    return x
+
+
+def _labels(y, n, num_classes):
+    """y as n Python ints in 0 .. num_classes - 1 (a negative label would otherwise index from the end)."""
+    y = np.asarray(y)
+    if y.shape != (n,) or y.dtype.kind not in "iu":
+        raise ValueError(f"hard targets must be {n} integers, got shape {y.shape} and dtype {y.dtype}")
+    labels = [int(c) for c in y]
+    if any(not 0 <= c < num_classes for c in labels):
+        raise ValueError(f"hard targets must lie in 0 .. {num_classes - 1}")
+    return labels
+
+
+def softmax(logits):
+    """p = softmax of the logits, row by row (n, C). [methods.md, preamble: "p = softmax of the logits"]"""
+    logits = _rows("logits", logits)
+    p = np.zeros_like(logits)
+    for i in range(logits.shape[0]):
+        top = max(logits[i])
+        exps = [math.exp(z - top) for z in logits[i]]
+        total = sum(exps)
+        for c in range(logits.shape[1]):
+            p[i, c] = exps[c] / total
+    return p
+
+
+def log_softmax(logits):
+    """log p, row by row (n, C), never as log(softmax). [methods.md, preamble: "logarithms by log_softmax"]"""
+    logits = _rows("logits", logits)
+    log_p = np.zeros_like(logits)
+    for i in range(logits.shape[0]):
+        top = max(logits[i])
+        log_total = math.log(sum(math.exp(z - top) for z in logits[i]))
+        for c in range(logits.shape[1]):
+            log_p[i, c] = (logits[i, c] - top) - log_total
+    return log_p
+
+
+def argmax_lowest(row):
+    """Index of the largest entry of one row. [methods.md, preamble: "ties in argmax go to the lowest index"]"""
+    best = 0
+    for c in range(1, len(row)):
+        if row[c] > row[best]:
+            best = c
+    return best
+
+
+def cross_entropy_hard(logits, y):
+    """H(y, p) of each row (n,): -log p[y]. [methods.md, preamble: "H is cross entropy", log_softmax]"""
+    log_p = log_softmax(logits)
+    labels = _labels(y, *log_p.shape)
+    h = np.zeros(log_p.shape[0])
+    for i, label in enumerate(labels):
+        h[i] = -log_p[i, label]
+    return h
+
+
+def cross_entropy_soft(logits, targets):
+    """H(t, p) of each row (n,): -sum_c t[c] log p[c]. [methods.md, preamble: "H is cross entropy", log_softmax]
+
+    targets is (n, C) and is used as it is: not normalised, not checked to sum to one.
+    """
+    log_p = log_softmax(logits)
+    targets = _rows("targets", targets)
+    if targets.shape != log_p.shape:
+        raise ValueError(f"targets {targets.shape} and logits {log_p.shape} differ in shape")
+    h = np.zeros(log_p.shape[0])
+    for i in range(log_p.shape[0]):
+        for c in range(log_p.shape[1]):
+            h[i] -= targets[i, c] * log_p[i, c]
+    return h
+
+
+def supervised_loss(logits_x, y):
+    """L_s = mean H(y, p(a(x))), over all rows. [methods.md, section "Supervised"]"""
+    h = cross_entropy_hard(logits_x, y)
+    total = 0.0
+    for value in h:
+        total += value
+    return float(total / len(h))
+
+
+def _fixmatch_targets(logits_w, tau):
+    """q = p(a(u)), mask = 1[max q >= tau] and pseudo = argmax q, row by row. [methods.md, section "FixMatch (RA)"]"""
+    q = softmax(logits_w)
+    n = q.shape[0]
+    mask = np.zeros(n)
+    pseudo = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        pseudo[i] = argmax_lowest(q[i])
+        mask[i] = 1.0 if q[i, pseudo[i]] >= tau else 0.0
+    return q, mask, pseudo
+
+
+def fixmatch(logits_x, y, logits_w, logits_s, tau, lambda_u):
+    """L = L_s + lambda_u * mean 1[max p(a(u)) >= tau] H(argmax p(a(u)), p(A(u))). [methods.md, "FixMatch (RA)"]
+
+    The mean divides by ALL mu*B rows, kept or not. Returns loss, sup, unsup (the mean, before lambda_u), q (n, C),
+    mask (n,) of 0.0 and 1.0, and pseudo (n,), given for dropped rows too.
+    """
+    logits_s = _rows("logits_s", logits_s)
+    q, mask, pseudo = _fixmatch_targets(logits_w, tau)
+    if logits_s.shape != q.shape:
+        raise ValueError(f"logits_w {q.shape} and logits_s {logits_s.shape} differ in shape")
+    sup = supervised_loss(logits_x, y)
+    log_p = log_softmax(logits_s)
+    total = 0.0
+    for i in range(q.shape[0]):
+        if mask[i]:
+            total += -log_p[i, pseudo[i]]
+    unsup = float(total / q.shape[0])
+    return {"loss": sup + lambda_u * unsup, "sup": sup, "unsup": unsup, "q": q, "mask": mask, "pseudo": pseudo}
+
+
+def fixmatch_grad_s(logits_w, logits_s, tau, lambda_u):
+    """Gradient (n, C) of lambda_u * unsup with respect to logits_s. [methods.md, section "FixMatch (RA)"]
+
+    Derived here: d(-log p[t]) / dz[c] = p[c] - 1[c = t], so that row i gets lambda_u * mask / n times that, with n
+    all the rows. The gradient for logits_w is zero. [methods.md, preamble: "targets carry no gradient"]
+    """
+    logits_s = _rows("logits_s", logits_s)
+    q, mask, pseudo = _fixmatch_targets(logits_w, tau)
+    if logits_s.shape != q.shape:
+        raise ValueError(f"logits_w {q.shape} and logits_s {logits_s.shape} differ in shape")
+    p = softmax(logits_s)
+    n, num_classes = p.shape
+    grad = np.zeros((n, num_classes))
+    for i in range(n):
+        for c in range(num_classes):
+            target = 1.0 if c == pseudo[i] else 0.0
+            grad[i, c] = lambda_u * mask[i] * (p[i, c] - target) / n
+    return grad
+
+
+def sgd_nesterov(param, grads_sequence, lr_sequence, momentum, weight_decay):
+    """Trajectory (K, *param.shape) of one parameter, after steps 1 .. K, the initial value left out.
+
+    [methods.md, section "Common protocol": "SGD, Nesterov momentum 0.9", "Weight decay 5e-4 ..., none on BatchNorm and
+    biases": pass 0 for those.] PyTorch's convention, dampening 0:
+        g <- g + wd * param;  buffer <- momentum * buffer + g (at the first step buffer <- g);
+        param <- param - lr * (g + momentum * buffer).
+    The learning rate stays outside the buffer, and weight decay is L2, inside the gradient, not decoupled.
+    """
+    grads, lrs = list(grads_sequence), list(lr_sequence)
+    if len(grads) != len(lrs):
+        raise ValueError(f"{len(grads)} gradients for {len(lrs)} learning rates")
+    param = np.array(param, dtype=np.float64)
+    flat = [float(v) for v in param.ravel()]
+    buffer = [0.0] * len(flat)
+    trajectory = np.zeros((len(grads), *param.shape))
+    for k, (grad, lr) in enumerate(zip(grads, lrs)):
+        grad = np.asarray(grad, dtype=np.float64)
+        if grad.shape != param.shape:
+            raise ValueError(f"gradient {grad.shape} and parameter {param.shape} differ in shape")
+        for j, g in enumerate(grad.ravel()):
+            g = float(g) + weight_decay * flat[j]
+            buffer[j] = g if k == 0 else momentum * buffer[j] + g
+            flat[j] -= lr * (g + momentum * buffer[j])
+        trajectory[k] = np.array(flat).reshape(param.shape)
+    return trajectory
+
+
+def cosine_lr(k, K, lr):
+    """lr * cos(7 pi k / (16 K)), no warm-up; the first step is k = 0. [methods.md, section "Common protocol"]"""
+    return lr * math.cos(7.0 * math.pi * k / (16.0 * K))
+
+
+def ema_closed_form(initial, trajectory, decay):
+    """EMA after the last step, as a weighted sum. [methods.md, section "Common protocol": "EMA of the parameters"]
+
+    EMA_K = d^K theta_0 + (1 - d) sum_{t=1..K} d^(K-t) theta_t, with theta_t the parameters after step t: it starts as
+    a copy of the initial weights, has no bias correction and is updated after each optimiser step.
+    """
+    initial = np.array(initial, dtype=np.float64)
+    steps = [np.asarray(theta, dtype=np.float64) for theta in trajectory]
+    K = len(steps)
+    total = decay**K * initial
+    for t, theta in enumerate(steps, start=1):
+        if theta.shape != initial.shape:
+            raise ValueError(f"theta_{t} {theta.shape} and the initial value {initial.shape} differ in shape")
+        total = total + (1.0 - decay) * decay ** (K - t) * theta
+    return total
+
+
+def short_run_clocks(K):
+    """(ema_decay, bn_momentum) = (min(.999, 1 - 10/K), min(.1, max(.001, 100/K))). [methods.md, "Common protocol",
+    "Short runs (OURS)"]
+
+    Under 10 steps the formula's decay is negative and methods.md says nothing: ValueError.
+    """
+    if K < 10:
+        raise ValueError(f"K = {K}: 1 - 10/K is negative under 10 steps")
+    return min(0.999, 1.0 - 10.0 / K), min(0.1, max(0.001, 100.0 / K))
+
+
+def wrn_parameters(depth, widen, num_classes, in_channels=3):
+    """Number of trainable parameters of a wide ResNet. [methods.md, section "Common protocol": WRN-28-2, STL-10]
+
+    A 3x3 convolution to 16 channels; groups of n blocks, widths 16w, 32w, 64w; BatchNorm; a classifier with bias.
+    Block: BN(in), 3x3 in -> out, BN(out), 3x3 out -> out, a 1x1 in -> out where the width changes; no convolution has
+    a bias; each BatchNorm has a scale and a shift (buffers are not counted). Depth 6n + 4 has three groups, depth
+    8n + 5 four, the fourth of width 128w ("WRN-37-2, a fourth group, width 256").
+    """
+    if depth > 4 and (depth - 4) % 6 == 0:
+        groups, blocks = 3, (depth - 4) // 6
+    elif depth > 5 and (depth - 5) % 8 == 0:
+        groups, blocks = 4, (depth - 5) // 8
+    else:
+        raise ValueError(f"depth {depth} is neither 6n + 4 nor 8n + 5")
+    width_in = 16
+    total = 3 * 3 * in_channels * width_in
+    for group in range(groups):
+        width_out = 16 * 2**group * widen
+        for _ in range(blocks):
+            total += 2 * width_in + 3 * 3 * width_in * width_out
+            total += 2 * width_out + 3 * 3 * width_out * width_out
+            if width_in != width_out:
+                total += width_in * width_out
+            width_in = width_out
+    total += 2 * width_in
+    total += width_in * num_classes + num_classes
+    return total
+
+
+def median_last(values, n=20):
+    """Median of the last n evaluations. [methods.md, section "Common protocol": "median of the last 20"]
+
+    An even count gives the mean of the middle two; fewer than n values give the median of those there are.
+    """
+    values = [float(v) for v in values]
+    if not values or n < 1:
+        raise ValueError(f"median of the last {n} of {len(values)} values")
+    last = sorted(values[-n:])
+    half = len(last) // 2
+    if len(last) % 2 == 1:
+        return last[half]
+    return (last[half - 1] + last[half]) / 2.0

@@ -1,0 +1,190 @@
+"""The contract that every method keeps, and each method against its independent reference."""
+import inspect
+
+import numpy as np
+import pytest
+import references
+import torch
+
+from sslkit import methods
+from sslkit.errors import InputError
+from sslkit.nets import Nets, build
+from sslkit.records import Batch, Out, Spec
+
+B, MU, C = 6, 3, 5
+# a value of each hyper-parameter that must change the loss of some batch
+OTHER = {"tau": 0.3, "lambda_u": 3.0, "passes": "joint"}
+
+
+def make(kind, **arguments):
+    method = kind(**arguments)
+    net = build("small", C, 1)
+    net.heads.update(method.setup(Spec(C, net.feat_dim, torch.arange(10) % C, 40, B, MU, 100)))
+    return method.train(), Nets(net, bn_momentum=0.1)
+
+
+def a_batch(method, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    u = tuple(torch.randn(MU * B, 1, 8, 8, generator=g) for _ in method.views)
+    rows = torch.randint(10, (B,), generator=g)
+    return Batch(torch.randn(B, 1, 8, 8, generator=g), rows % C, u, rows, torch.randperm(40, generator=g)[:MU * B],
+                 method.draw(g, B, MU * B if u else 0))
+
+
+def confident(nets):
+    """Make the student sure of itself, so that rows are kept."""
+    with torch.no_grad():
+        nets.student.classifier.weight.mul_(40)
+    return nets
+
+
+half = torch.tensor(0.5)
+every = pytest.mark.parametrize("kind", methods.ALL, ids=lambda kind: kind.__name__)
+with_unlabeled = pytest.mark.parametrize("kind", [k for k in methods.ALL if k.views], ids=lambda kind: kind.__name__)
+
+
+@every
+def test_loss_is_finite_and_its_record_complete(kind):
+    method, nets = make(kind)
+    step = method.loss(nets, a_batch(method), half)
+    assert step.loss.isfinite() and step.loss.shape == () and step.loss.dtype == torch.float32
+    assert all(not t.requires_grad and t.shape == () for t in step.terms.values())
+    if method.views:
+        assert step.q.shape == (MU * B, C) and step.mask.shape == (MU * B,) and not step.q.requires_grad
+        assert torch.allclose(step.q.sum(1), torch.ones(MU * B), atol=1e-5) and 0 <= step.mask.min() <= step.mask.max() <= 1
+    again = method.loss(nets, a_batch(method, 1), half)
+    assert again.terms.keys() == step.terms.keys()
+
+
+@with_unlabeled
+def test_unlabeled_term_has_a_gradient_through_the_strong_view_and_none_through_the_targets(kind):
+    method, nets = make(kind)
+    confident(nets)
+    batch = a_batch(method)
+    batch = batch._replace(u=tuple(u.requires_grad_() for u in batch.u))
+    step = method.loss(nets, batch, half)
+    assert step.terms["unsup"] > 0 and step.mask.sum() > 0
+    weak, strong = torch.autograd.grad(step.loss, batch.u, allow_unused=True)
+    assert strong.abs().sum() > 0
+    assert weak is None or weak.abs().sum() == 0
+
+
+@every
+def test_every_hyper_parameter_changes_the_loss_on_some_batch(kind):
+    names = inspect.signature(kind).parameters
+    assert set(names) == set(kind().arguments)
+    for name in names:
+        changed = False
+        for seed in range(3):
+            losses = []
+            for arguments in ({}, {name: OTHER[name]}):
+                method, nets = make(kind, **arguments)
+                if seed:
+                    confident(nets)
+                method.loss(nets, a_batch(method, seed), half).loss.backward()
+                losses.append(torch.cat([p.grad.flatten() for p in nets.student.parameters()]))
+            changed |= not torch.allclose(*losses)
+        assert changed, name
+
+
+@every
+def test_permuting_rows_changes_nothing(kind):
+    method, nets = make(kind)
+    confident(nets)
+    batch = a_batch(method)
+    before = method.loss(nets, batch, half)
+    x, u = torch.randperm(B), torch.randperm(MU * B)
+    shuffled = Batch(batch.x[x], batch.y[x], tuple(v[u] for v in batch.u), batch.i[x], batch.j[u],
+                     {k: v[x] if len(v) == B else v[u] for k, v in batch.draws.items()})
+    method, nets = make(kind)
+    after = method.loss(confident(nets), shuffled, half)
+    assert torch.allclose(before.loss, after.loss, atol=1e-4)
+    if method.views:
+        assert torch.allclose(before.q[u], after.q, atol=1e-4)
+
+
+@every
+def test_eval_mode_leaves_every_buffer_as_it_was_and_state_round_trips(kind):
+    method, nets = make(kind)
+    for seed in range(3):
+        method.loss(nets, a_batch(method, seed), half)
+    state = {k: v.clone() for k, v in method.state_dict().items()}
+    method.eval()
+    method.loss(nets, a_batch(method, 9), half)
+    assert all(torch.equal(state[k], v) for k, v in method.state_dict().items())
+    fresh, _ = make(kind)
+    fresh.load_state_dict(state)
+    assert all(torch.equal(state[k], v) for k, v in fresh.state_dict().items())
+
+
+@every
+def test_loss_compiles_as_one_graph(kind):
+    method, nets = make(kind)
+    eager = method.loss(nets, a_batch(method), half).loss
+    method, nets = make(kind)
+    compiled = torch.compile(method.loss, fullgraph=True, backend="eager")(nets, a_batch(method), half).loss
+    assert torch.allclose(eager, compiled, atol=1e-6)
+
+
+@every
+def test_a_methods_file_says_where_it_comes_from(kind):
+    doc = inspect.getdoc(inspect.getmodule(kind))
+    assert kind.__name__.lower() in doc.lower() or "L_s" in doc
+    assert kind.__name__ == "Supervised" or "Differs from the paper" in doc
+
+
+def test_unknown_method_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'fixmatch'"):
+        methods.method_class("fixmach")
+
+
+class Fixed:
+    """Nets whose logits are given, in double precision."""
+
+    def __init__(self, *logits):
+        self.given = [torch.tensor(x, requires_grad=True) for x in logits]
+
+    def __call__(self, *views, grad=True, **options):
+        """A view is a column of row numbers, offset by 1000 for each tensor of logits."""
+        outs = []
+        for view in views:
+            which, rows = int(view[0, 0]) // 1000, view[:, 0].long() % 1000
+            logits = self.given[which][rows]
+            outs.append(Out(logits if grad else logits.detach(), logits, {}))
+        return tuple(outs)
+
+
+@pytest.mark.parametrize("passes", ["split", "joint"])
+@pytest.mark.parametrize("seed", range(20))
+def test_fixmatch_agrees_with_the_reference(seed, passes):
+    rng = np.random.default_rng(seed)
+    n_x, n_u, tau, lambda_u = 4, 12, rng.uniform(0.3, 0.97), rng.uniform(0.2, 3)
+    x, w, s = (rng.normal(0, 3, (n, 7)) for n in (n_x, n_u, n_u))
+    y = rng.integers(0, 7, n_x)
+    nets = Fixed(x, w, s)
+    view = lambda k, n: (1000 * k + torch.arange(n))[:, None]                # noqa: E731
+    batch = Batch(view(0, n_x), torch.tensor(y), (view(1, n_u), view(2, n_u)), torch.arange(n_x), torch.arange(n_u), {})
+    step = methods.FixMatch(tau=tau, lambda_u=lambda_u, passes=passes).loss(nets, batch, half)
+    expected = references.fixmatch(x, y, w, s, tau, lambda_u)
+    assert step.loss.item() == pytest.approx(expected["loss"], abs=1e-6)
+    assert step.terms["sup"].item() == pytest.approx(expected["sup"], abs=1e-6)
+    assert step.terms["unsup"].item() == pytest.approx(expected["unsup"], abs=1e-6)
+    assert np.allclose(step.q.numpy(), expected["q"], atol=1e-6) and np.array_equal(step.mask.numpy(), expected["mask"])
+    assert np.array_equal(step.q.argmax(1).numpy(), expected["pseudo"])
+    step.loss.backward()
+    assert np.allclose(nets.given[2].grad.numpy(), references.fixmatch_grad_s(w, s, tau, lambda_u), atol=1e-6)
+    assert nets.given[1].grad is None or nets.given[1].grad.abs().max() == 0
+
+
+def test_supervised_agrees_with_the_reference():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0, 3, (5, 7)), rng.integers(0, 7, 5)
+    batch = Batch(torch.arange(5)[:, None], torch.tensor(y), (), torch.arange(5), torch.empty(0), {})
+    assert methods.Supervised().loss(Fixed(x), batch, half).loss.item() == pytest.approx(references.supervised_loss(x, y), abs=1e-6)
+
+
+@pytest.mark.parametrize("arguments, message", [({"tau": 1.2}, "tau is 1.2"), ({"tau": -0.1}, "tau"), ({"tau": float("nan")}, "tau"),
+                                                ({"lambda_u": -1.0}, "lambda_u is -1"), ({"passes": "splitt"}, "did you mean 'split'")])
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        methods.FixMatch(**arguments)
