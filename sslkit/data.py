@@ -1,0 +1,228 @@
+"""Images on one device and the rows that carry labels: load() a data set, then split() it.
+
+    data = split(load("digits"), labels=40, seed=1)
+
+The protocol is Oliver et al. 2018 (arXiv:1804.09170) as used by FixMatch (Sohn et al. 2020, arXiv:2001.07685).
+"""
+import hashlib
+import http.client
+import os
+import tarfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslkit.errors import InputError, choose, require
+from sslkit.folder import Arrays, Progress, cached, read_files, read_folder, summarize
+
+DATA = ("digits", "cifar10", "cifar100", "svhn", "stl10", "food101")
+STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+
+
+@dataclass(frozen=True, eq=False)
+class SSLData:
+    """A data set on one device, and which of its rows carry labels: N training images, num channels, H by W pixels."""
+    name: str                     # what load() was given
+    images: Tensor                # (N, num, H, W) uint8    every training image, labelled or not
+    y: Tensor                     # (N,) int64              true labels, -1 where unknown
+    test_images: Tensor           # (M, num, H, W) uint8    what is evaluated
+    test_y: Tensor                # (M,) int64
+    classes: tuple[str, ...]      # (C,)
+    mean: tuple[float, ...]       # (num,)                  of the training images as loaded, in [0, 1] units
+    std: tuple[float, ...]        # (num,)
+    flip: bool                    # may a weak view mirror? Not digits: a mirrored 2 is no 2
+    digest: str                   # SHA-256 of the content as loaded: images, labels, test set, classes
+    labeled: Tensor               # (num_labeled,) int64    rows of images, the classes taking turns
+    unlabeled: Tensor             # (num_unlabeled,) int64  rows of images, ascending
+    seed: int                     # which chose the labelled rows
+    info: dict                    # what else a record should say: images skipped, files ignored ...
+    validation: Tensor            # (V,) int64              rows as loaded that took the test set's place, if any
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def num_labeled(self) -> int:
+        return len(self.labeled)
+
+    @property
+    def num_unlabeled(self) -> int:
+        return len(self.unlabeled)
+
+    @property
+    def side(self) -> int:
+        """H and W, which are equal."""
+        return self.images.shape[-1]
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of the content, the labelled rows in order, the unlabelled, the evaluated; not of the name."""
+        h = hashlib.sha256(self.digest.encode())
+        for rows in (self.labeled, self.unlabeled, self.validation):
+            h.update(b"%d:" % len(rows) + rows.cpu().numpy().astype("<i8").tobytes())
+        return h.hexdigest()[:16]
+
+    def to(self, device: str | torch.device) -> "SSLData":
+        """The same data with every tensor on `device`."""
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+
+
+def load(name: str = "digits", *, root: str | Path | None = None, download: bool = False, size: int | None = None,
+         skip_bad_images: bool = False, device: str | torch.device = "cpu",
+         progress: Progress | None = None) -> SSLData:
+    """A data set with no labelled rows yet: `name` is one of DATA, or "folder:PATH" (see folder.read_folder).
+
+    `root` is where torchvision's sets lie, else $SSLKIT_DATA or ~/.cache/sslkit; only `download` fetches them. `size`,
+    pixels a side, is for folders (else 32) and food101 (else 128). `progress` gets (done, total, what) while images
+    are decoded. All but digits are cached, see folder.cached. Raises InputError: an unknown name; a set that is not
+    there, damaged or cannot be fetched; a folder that is no data set. Sources: scikit-learn's load_digits, torchvision.
+    """
+    how = {"skip_bad_images": skip_bad_images, "progress": progress}
+    kind, _, path = str(name).partition(":")
+    if kind == "folder":
+        require(path != "", "a folder is given with its path, folder:PATH; it holds train/<class>/* and test/<class>/*")
+        arrays = read_folder(path, size=32 if size is None else size, **how)
+    else:
+        choose("data set", name, (*DATA, "folder:PATH"))
+        root = Path(root or os.environ.get("SSLKIT_DATA") or "~/.cache/sslkit").expanduser().absolute()
+        side = {"digits": 8, "stl10": 96}.get(name, 32)
+        fits = name == "food101" or size in (None, side)
+        require(fits, f"{name} has {side} pixels a side; size is for folders and food101")
+        if name == "digits":
+            arrays = _digits()
+        else:
+            arrays = _torchvision(name, root, download, size=128 if size is None else size, **how)
+    images, y, test_images, test_y = map(torch.from_numpy, arrays[:4])
+    none = torch.empty(0, dtype=torch.int64)
+    return SSLData(name, images, y, test_images, test_y, arrays.classes, arrays.mean, arrays.std,
+                   flip=name not in ("digits", "svhn"), digest=arrays.digest, labeled=none,
+                   unlabeled=torch.arange(len(y)), seed=0, info=arrays.info, validation=none).to(device)
+
+
+def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = True, validation: int = 0) -> SSLData:
+    """`data` with `labels` labelled rows in all, labels / C a class, drawn by `seed`: sets .labeled and .unlabeled.
+
+    The labelled rows are among the unlabelled ones too, unless `include_labeled` is False. `validation` > 0 takes as
+    many rows, spread evenly over the classes and the same for every seed, from the training set into the test set's
+    place: for choosing settings without a look at the test set. Raises InputError for counts that cannot be had.
+    """
+    for what, value in (("labels", labels), ("seed", seed), ("validation", validation)):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        require(whole, f"{what} must be a whole number, not {value!r}")
+    require(0 <= seed < 2**32, f"seed must be from 0 to {2**32 - 1}, not {seed}")
+    if validation:
+        data = _hold_out(data, int(validation))
+    y, num_classes = data.y.cpu().numpy(), data.num_classes
+    each, rest = divmod(int(labels), num_classes)
+    smallest = int(np.bincount(y[y >= 0], minlength=num_classes).min())
+    require(labels > 0, f"labels must be above 0, not {labels}: at least {num_classes}, one for each class")
+    near = [str(num_classes * n) for n in (each, each + 1) if 0 < n <= smallest] or [str(num_classes * smallest)]
+    require(rest == 0, f"labels must be a multiple of the {num_classes} classes, as many for each, and {labels} is "
+                       f"not; nearest: {' or '.join(near)}")
+    require(each <= smallest, f"{labels} labels are {each} for each of {num_classes} classes, but the smallest class "
+                              f"has {smallest} training images: at most {num_classes * smallest}")
+    # The classes take turns, so that the 20 labelled rows of a seed are the first 20 of its 40.
+    rows = np.stack([rows[:each] for rows in _by_class(y, num_classes, np.random.RandomState(seed))], axis=1).ravel()
+    keep = np.ones(len(y), bool)
+    keep[rows] = include_labeled
+    labeled, unlabeled = (torch.from_numpy(r).to(data.images.device) for r in (rows, np.flatnonzero(keep)))
+    return replace(data, labeled=labeled, unlabeled=unlabeled, seed=int(seed))
+
+
+def _by_class(y: np.ndarray, num_classes: int, rng: np.random.RandomState) -> list[np.ndarray]:
+    """Each class's rows, shuffled. NumPy has frozen RandomState's streams (NEP 19): the same on every machine."""
+    return [rng.permutation(np.flatnonzero(y == c)) for c in range(num_classes)]
+
+
+def _hold_out(data: SSLData, count: int) -> SSLData:
+    """`data` with `count` training rows in the test set's place."""
+    done = len(data.validation)
+    require(done == 0, f"{done} rows took the test set's place already: split the data as loaded")
+    y, num_classes = data.y.cpu().numpy(), data.num_classes
+    most = num_classes * (int(np.bincount(y[y >= 0], minlength=num_classes).min()) - 1)
+    require(0 < count <= most, f"validation must be from 0 to {most}, not {count}: each of {num_classes} classes gives "
+                               f"as many and keeps one, and the smallest has {most // num_classes + 1} training images")
+    rng = np.random.RandomState(20)     # fixed, so that every seed is judged by the same rows
+    each, rest = divmod(count, num_classes)
+    more = set(rng.permutation(num_classes)[:rest].tolist())
+    out = np.sort(np.concatenate([r[:each + (c in more)] for c, r in enumerate(_by_class(y, num_classes, rng))]))
+    stay = np.delete(np.arange(len(y)), out)
+    out, stay = (torch.from_numpy(r).to(data.images.device) for r in (out, stay))
+    return replace(data, images=data.images[stay], y=data.y[stay], test_images=data.images[out], test_y=data.y[out],
+                   validation=out)
+
+
+def _digits() -> Arrays:
+    from sklearn.datasets import load_digits  # slow to import, and needed here only
+    source = load_digits()
+    images, y = np.rint(source.images * (255 / 16))[:, None], source.target
+    test = np.concatenate([rows[:40] for rows in _by_class(y, 10, np.random.RandomState(0))])
+    test, train = np.sort(test), np.delete(np.arange(len(y)), test)
+    return summarize(images[train], y[train], images[test], y[test], "0123456789", {})
+
+
+def _torchvision(name: str, root: Path, download: bool, **how) -> Arrays:
+    """One of torchvision's sets. Its files are checked by MD5 whenever they are parsed; Food-101's only at download."""
+    from torchvision import datasets
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "svhn": datasets.SVHN, "stl10": datasets.STL10,
+            "food101": datasets.Food101}[name]
+    parts = [{"split": "train"}, {"split": "test"}]
+    if name == "svhn":
+        files = [(root / kind.split_list[part][1], kind.split_list[part][2]) for part in ("train", "test")]
+    elif name == "food101":
+        files = [(root / "food-101" / file, None) for file in ("meta/train.json", "meta/test.json", "images")]
+    else:
+        base = root / kind.base_folder
+        files = [(base / file, md5) for file, md5 in kind.train_list + kind.test_list]
+        if name == "stl10":
+            parts.append({"split": "unlabeled"})
+        else:
+            files.append((base / kind.meta["filename"], kind.meta["md5"]))
+            parts = [{"train": True}, {"train": False}]
+
+    def opened() -> list:
+        return [_open(name, kind, root, download, files, part) for part in parts]
+
+    def build() -> Arrays:
+        train, test, *more = opened()
+        if name == "svhn":
+            info = {"extra": "not used: train alone"}
+            return summarize(train.data, train.labels, test.data, test.labels, "0123456789", info)
+        if name == "stl10":
+            n = len(train.data)
+            images = np.empty((n + len(more[0].data), 3, 96, 96), np.uint8)     # filled, not joined: it has 3 GB
+            images[:n], images[n:] = train.data, more[0].data
+            y = np.concatenate([train.labels.astype(np.int64), np.full(len(images) - n, -1)])
+            return summarize(images, y, test.data, test.labels, STL10, {})
+        images, test_images = (part.data.transpose(0, 3, 1, 2) for part in (train, test))
+        return summarize(images, train.targets, test_images, test.targets, train.classes, {})
+
+    if download and not all(path.exists() for path, _ in files):
+        opened()
+    for path, _ in files:
+        require(path.exists(), f"{name} is not in {root}: there is no {path.relative_to(root)}; pass --download to "
+                               "fetch it, or --root for where it lies")
+    if name != "food101":
+        return cached(f"{name} {root}", [path for path, _ in files], build)
+    train, test = opened()
+    paths, y, test_y = train._image_files + test._image_files, np.array(train._labels), np.array(test._labels)
+    return cached(f"food101 {root} {how['size']} {how['skip_bad_images']}", paths, lambda: read_files(
+        train._image_files, y, test._image_files, test_y, train.classes, **how))
+
+
+def _open(name: str, kind: type, root: Path, download: bool, files: list[tuple[Path, str | None]], part: dict):
+    """One part of one of torchvision's sets, its exceptions put into sentences."""
+    from torchvision.datasets.utils import check_integrity
+    try:
+        return kind(root, download=download, **part)
+    except (RuntimeError, OSError, EOFError, ValueError, tarfile.TarError, http.client.HTTPException) as e:
+        if download:
+            raise InputError(f"could not download {name} to {root}: {e}") from e
+        for path, md5 in files:
+            if md5 and not check_integrity(path, md5):
+                raise InputError(f"{path} is damaged: its MD5 is not the published one; delete it and pass --download") from e
+        raise InputError(f"could not read {name} in {root}: {e}") from e

@@ -1,0 +1,452 @@
+"""Data sets in their real formats, and splits that are the same on every machine."""
+import hashlib
+import http.server
+import json
+import os
+import pickle
+import tarfile
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision import datasets
+
+from sslkit.data import DATA, STL10, SSLData, load, split
+from sslkit.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty place for data sets, and one for the cache."""
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SSLKIT_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def digits() -> SSLData:
+    return load("digits")
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def pictures(n: int, side: int = 32) -> np.ndarray:
+    return np.random.RandomState(n).randint(0, 256, (n, 3, side, side)).astype(np.uint8)
+
+
+# Digits
+
+def test_digits_are_scikit_learns(digits):
+    source = load_digits()
+    assert digits.images.shape == (1397, 1, 8, 8) and digits.images.dtype == torch.uint8
+    assert digits.test_images.shape == (400, 1, 8, 8) and digits.test_y.bincount().tolist() == [40] * 10
+    assert digits.y.dtype == digits.test_y.dtype == torch.int64
+    images, y = torch.cat([digits.images, digits.test_images]), torch.cat([digits.y, digits.test_y])
+    ours = sorted((image.flatten().tolist(), int(label)) for image, label in zip(images, y))
+    theirs = sorted(([round(v * 255 / 16) for v in image.flatten()], int(label))
+                    for image, label in zip(source.images, source.target))
+    assert ours == theirs
+    assert digits.classes == tuple("0123456789") and digits.num_classes == 10 and digits.side == 8 and not digits.flip
+
+
+def test_digits_are_the_same_on_every_machine(digits):
+    assert digits.digest == "884df2dca95bd92b31c7fdbaea40883cd1dd0f0c4361689afc8992fe58657ccc"
+    pixels = digits.images.double() / 255
+    assert digits.mean == pytest.approx((float(pixels.mean()),), rel=1e-12)
+    assert digits.std == pytest.approx((float(pixels.std(correction=0)),), rel=1e-12)
+
+
+def test_before_the_split_nothing_is_labelled(digits):
+    assert digits.num_labeled == 0 and digits.unlabeled.tolist() == list(range(1397)) and digits.num_unlabeled == 1397
+
+
+def test_to_moves_every_tensor(digits):
+    moved = split(digits, 20).to("meta")
+    tensors = [v for v in vars(moved).values() if isinstance(v, torch.Tensor)]
+    assert len(tensors) == 7 and all(v.device.type == "meta" for v in tensors)
+    assert moved.name == "digits" and load("digits", device="meta").images.device.type == "meta"
+
+
+# Splits
+
+def test_a_split_has_as_many_of_each_class(digits):
+    for labels in (10, 40, 250, 1340):
+        data = split(digits, labels, 3)
+        assert data.num_labeled == labels == len(set(data.labeled.tolist())) and data.seed == 3
+        assert data.y[data.labeled].bincount().tolist() == [labels // 10] * 10
+        assert data.unlabeled.tolist() == list(range(1397))
+        assert data.labeled.dtype == data.unlabeled.dtype == torch.int64
+
+
+def test_a_seed_draws_the_same_rows_on_every_machine(digits):
+    assert split(digits, 20, 1).labeled.tolist() == [333, 348, 258, 1057, 978, 54, 1103, 727, 14, 395,
+                                                     319, 870, 1058, 828, 1080, 90, 279, 958, 74, 1007]
+    assert split(digits, 20, 1).hash == "eb53a8a5bcc25205"
+    data = split(digits, 20, 7, include_labeled=False, validation=100)
+    assert data.labeled.tolist()[:10] == [891, 250, 418, 466, 808, 35, 1069, 990, 570, 1080]
+    assert data.hash == "e8abbb5ec67ee155"
+
+
+def test_the_rows_are_the_first_of_each_class_in_a_shuffle_by_the_seed(digits):
+    rng, y = np.random.RandomState(5), digits.y.numpy()
+    want = [rng.permutation(np.flatnonzero(y == c))[:4].tolist() for c in range(10)]
+    assert sorted(split(digits, 40, 5).labeled.tolist()) == sorted(sum(want, []))
+
+
+def test_fewer_labels_are_the_first_of_more(digits):
+    rows = split(digits, 400, 2).labeled.tolist()
+    for labels in (10, 40, 100):
+        assert split(digits, labels, 2).labeled.tolist() == rows[:labels]
+
+
+def test_seeds_draw_different_rows_and_share_the_test_set(digits):
+    draws = [split(digits, 40, seed) for seed in range(5)]
+    assert len({tuple(sorted(data.labeled.tolist())) for data in draws}) == len({data.hash for data in draws}) == 5
+    assert all(torch.equal(data.test_images, digits.test_images) for data in draws)
+
+
+def test_labelled_rows_can_be_left_out_of_the_unlabelled(digits):
+    data = split(digits, 40, include_labeled=False)
+    assert data.num_unlabeled == 1357 and data.unlabeled.tolist() == sorted(data.unlabeled.tolist())
+    assert not set(data.unlabeled.tolist()) & set(data.labeled.tolist())
+    assert torch.equal(data.labeled, split(digits, 40).labeled)
+
+
+@pytest.mark.parametrize("count", [10, 100, 105, 1330])
+def test_validation_rows_leave_the_training_set_for_the_test_sets_place(digits, count):
+    data = split(digits, 10, 1, validation=count)
+    assert len(data.images) == len(data.y) == data.num_unlabeled == 1397 - count
+    assert torch.equal(data.test_images, digits.images[data.validation])
+    assert torch.equal(data.test_y, digits.y[data.validation])
+    each = data.test_y.bincount(minlength=10)
+    assert int(each.sum()) == len(set(data.validation.tolist())) == count and int(each.max() - each.min()) <= 1
+    rest = np.delete(np.arange(1397), data.validation.numpy())
+    assert torch.equal(data.images, digits.images[rest]) and torch.equal(data.y, digits.y[rest])
+    assert data.y[data.labeled].tolist() == list(range(10))
+    assert torch.equal(split(digits, 10, 5, validation=count).validation, data.validation)     # whatever the seed
+
+
+def test_rows_without_a_label_are_never_drawn_nor_held_out(digits):
+    y = digits.y.clone()
+    y[::2] = -1
+    data = split(replace(digits, y=y), 500, validation=50)
+    assert (data.y[data.labeled] >= 0).all() and (data.test_y >= 0).all() and data.num_unlabeled == 1347
+    with pytest.raises(InputError, match="at most"):
+        split(replace(digits, y=y), 1340)
+
+
+def test_the_hash_is_of_content_and_protocol(digits):
+    first = split(digits, 40, 1)
+    others = [split(digits, 20, 1), split(digits, 40, 2), split(digits, 40, 1, include_labeled=False),
+              split(digits, 40, 1, validation=100), split(digits, 40, 1, validation=110), digits,
+              replace(first, labeled=first.labeled.flip(0)), split(replace(digits, digest="f" * 64), 40, 1)]
+    assert len({data.hash for data in [first, *others]}) == 9
+    assert all(len(data.hash) == 16 and int(data.hash, 16) >= 0 for data in others)
+    assert first.hash == split(load("digits"), 40, 1).hash == replace(first, name="other", info={"x": 1}).hash
+    assert split(split(digits, 40, 1), 20, 2).hash == split(digits, 20, 2).hash
+
+
+def test_a_split_can_be_drawn_again_from_what_was_held_out(digits):
+    once = split(digits, 20, 4, validation=100)
+    assert split(split(digits, 40, 1, validation=100), 20, 4).hash == once.hash
+    with pytest.raises(InputError, match="100 rows took the test set's place already"):
+        split(once, 20, validation=50)
+
+
+REFUSED = [
+    ({"labels": 0}, "labels must be above 0, not 0: at least 10, one for each class"),
+    ({"labels": -40}, "labels must be above 0, not -40"),
+    ({"labels": 25}, "labels must be a multiple of the 10 classes.*25 is not; nearest: 20 or 30"),
+    ({"labels": 5}, "5 is not; nearest: 10$"),
+    ({"labels": 1345}, "1345 is not; nearest: 1340$"),
+    ({"labels": 1350}, "1350 labels are 135 for each of 10 classes.*smallest class has 134 .*at most 1340"),
+    ({"labels": 40.0}, "labels must be a whole number, not 40.0"),
+    ({"labels": "40"}, "labels must be a whole number, not '40'"),
+    ({"labels": True}, "labels must be a whole number, not True"),
+    ({"labels": None}, "labels must be a whole number, not None"),
+    ({"labels": 40, "seed": -1}, "seed must be from 0 to 4294967295, not -1"),
+    ({"labels": 40, "seed": 2**32}, "seed must be from 0"),
+    ({"labels": 40, "seed": 0.5}, "seed must be a whole number, not 0.5"),
+    ({"labels": 40, "validation": -10}, "validation must be from 0 to 1330, not -10"),
+    ({"labels": 40, "validation": 1331}, "validation must be from 0 to 1330, not 1331.*has 134 training images"),
+    ({"labels": 40, "validation": 0.1}, "validation must be a whole number, not 0.1"),
+    ({"labels": 1340, "validation": 100}, "1340 labels are 134 for each.*smallest class has 124"),
+]
+
+
+@pytest.mark.parametrize("how, message", REFUSED)
+def test_counts_that_cannot_be_had_are_refused(digits, how, message):
+    with pytest.raises(InputError, match=message):
+        split(digits, **how)
+
+
+def test_numpy_integers_are_whole_numbers(digits):
+    assert split(digits, np.int64(40), np.int32(1)).hash == split(digits, 40, 1).hash
+
+
+# Names
+
+def test_unknown_names_are_refused():
+    with pytest.raises(InputError, match="unknown data set 'cifar': did you mean 'cifar10'.*folder:PATH"):
+        load("cifar")
+    for name in ("folder", "folder:"):
+        with pytest.raises(InputError, match="folder:PATH"):
+            load(name)
+    for name in ("", "Digits", "folders:x", None):
+        with pytest.raises(InputError, match="unknown data set"):
+            load(name)
+    with pytest.raises(InputError, match="digits has 8 pixels a side; size is for folders and food101"):
+        load("digits", size=16)
+    assert load("digits", size=8).side == 8
+
+
+def test_a_folder_is_loaded_by_its_path(tmp_path):
+    for k, name in enumerate(("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png", "unlabeled/1.png")):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (50, 40), (k, k, k)).save(tmp_path / "set" / name)
+    name = f"folder:{tmp_path / 'set'}"
+    calls = []
+    data = load(name, progress=lambda *call: calls.append(call))
+    assert data.name == name and data.images.shape == (3, 3, 32, 32) and data.y.tolist() == [0, 1, -1] and data.flip
+    assert data.images[:, 0, 0, 0].tolist() == [0, 1, 4] and data.classes == ("a", "b")
+    assert calls == [(5, 5, "decoding images")]
+    assert load(name, size=16).side == 16 and split(data, 2).num_unlabeled == 3
+    (tmp_path / "set/train/a/2.jpg").write_text("no image")
+    with pytest.raises(InputError, match="2.jpg cannot be read"):
+        load(name)
+    assert load(name, skip_bad_images=True).info["skipped"] == 1
+
+
+# torchvision's sets, small files in their formats
+
+def cifar(monkeypatch, kind, root: Path, num_classes: int, key: str) -> tuple[np.ndarray, list, np.ndarray, list]:
+    """Write kind's pickles: two training images and a test image a class. Their MD5 take the published ones' place."""
+    images, test_images = pictures(2 * num_classes), pictures(num_classes)
+    y, test_y = list(range(num_classes)) * 2, list(range(num_classes))[::-1]
+    base = root / kind.base_folder
+    base.mkdir(parents=True)
+
+    def write(name: str, entry: dict) -> str:
+        (base / name).write_bytes(pickle.dumps(entry, protocol=2))
+        return md5((base / name).read_bytes())
+
+    files = [name for name, _ in kind.train_list]
+    pieces = np.array_split(np.arange(2 * num_classes), len(files))
+    train_list = [[name, write(name, {"data": images[i].reshape(len(i), -1), key: [y[k] for k in i]})]
+                  for name, i in zip(files, pieces)]
+    test_list = [[name, write(name, {"data": test_images.reshape(num_classes, -1), key: test_y})]
+                 for name, _ in kind.test_list]
+    names = [f"class {c}" for c in range(num_classes)]
+    meta = {**kind.meta, "md5": write(kind.meta["filename"], {kind.meta["key"]: names})}
+    for attribute, value in (("train_list", train_list), ("test_list", test_list), ("meta", meta)):
+        monkeypatch.setattr(kind, attribute, value)
+    return images, y, test_images, test_y
+
+
+@pytest.mark.parametrize("name, kind, num_classes, key", [("cifar10", datasets.CIFAR10, 10, "labels"),
+                                                          ("cifar100", datasets.CIFAR100, 100, "fine_labels")])
+def test_cifar(name, kind, num_classes, key, home, monkeypatch):
+    images, y, test_images, test_y = cifar(monkeypatch, kind, home, num_classes, key)
+    data = load(name)
+    assert np.array_equal(data.images, images) and data.images.dtype == torch.uint8 and data.y.tolist() == y
+    assert np.array_equal(data.test_images, test_images) and data.test_y.tolist() == test_y
+    assert data.classes == tuple(f"class {c}" for c in range(num_classes)) and data.flip and data.side == 32
+    np.testing.assert_allclose(data.mean, (images / 255).mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(data.std, (images / 255).std((0, 2, 3)), rtol=1e-12)
+    assert split(data, num_classes).y[:num_classes].tolist() == list(range(num_classes))
+
+
+def test_cifar_from_its_archive(home, monkeypatch):
+    images, *_ = cifar(monkeypatch, datasets.CIFAR10, home / "made", 10, "labels")
+    with tarfile.open(home / "cifar-10-python.tar.gz", "w:gz") as tar:
+        tar.add(home / "made/cifar-10-batches-py", "cifar-10-batches-py")
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5((home / "cifar-10-python.tar.gz").read_bytes()))
+    with pytest.raises(InputError, match="cifar10 is not in .*data: there is no .*data_batch_1; pass --download"):
+        load("cifar10")
+    assert np.array_equal(load("cifar10", download=True).images, images)
+    assert np.array_equal(load("cifar10").images, images)
+
+
+def test_a_damaged_file_is_named(home, monkeypatch):
+    cifar(monkeypatch, datasets.CIFAR10, home, 10, "labels")
+    file = home / "cifar-10-batches-py/data_batch_3"
+    content = bytearray(file.read_bytes())
+    content[700] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="data_batch_3 is damaged: its MD5 is not the published one; delete it"):
+        load("cifar10")
+
+
+def test_damage_after_the_first_load_is_seen_too(home, monkeypatch):
+    cifar(monkeypatch, datasets.CIFAR10, home, 10, "labels")
+    first = load("cifar10")
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets.CIFAR10, "__init__", lambda *a, **k: pytest.fail("the cache was not used"))
+        again = load("cifar10")
+    assert again.hash == first.hash and again.mean == first.mean and torch.equal(again.images, first.images)
+    file = home / "cifar-10-batches-py/test_batch"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match="test_batch is damaged"):
+        load("cifar10")
+
+
+def svhn(monkeypatch, root: Path) -> tuple[np.ndarray, list]:
+    root.mkdir(parents=True, exist_ok=True)
+    images, lists = pictures(20), {}
+    for part, n in (("train", 20), ("test", 10)):
+        y = np.array([10, *range(1, 10)] * 2)[:n, None].astype(np.uint8)     # SVHN calls the digit 0 10
+        scipy.io.savemat(root / f"{part}_32x32.mat", {"X": images[:n].transpose(2, 3, 1, 0), "y": y})
+        file = root / f"{part}_32x32.mat"
+        lists[part] = ["http://127.0.0.1:9/x.mat", file.name, md5(file.read_bytes())]
+    monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+    return images, [*range(10)] * 2
+
+
+def test_svhn(home, monkeypatch):
+    images, y = svhn(monkeypatch, home)
+    data = load("svhn")
+    assert np.array_equal(data.images, images) and data.y.tolist() == y and data.test_y.tolist() == y[:10]
+    assert np.array_equal(data.test_images, images[:10]) and data.classes == tuple("0123456789") and not data.flip
+    assert data.info == {"extra": "not used: train alone"}
+
+
+def test_svhn_is_downloaded_when_asked(home, monkeypatch, tmp_path):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    images, _ = svhn(monkeypatch, tmp_path / "web")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "web")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        lists = {part: [f"http://127.0.0.1:{server.server_port}/{file}", file, check]
+                 for part, (_, file, check) in datasets.SVHN.split_list.items()}
+        monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+        with pytest.raises(InputError, match="svhn is not in .*pass --download"):
+            load("svhn")
+        assert not home.exists()     # nothing is fetched or made without being asked for
+        assert np.array_equal(load("svhn", download=True).images, images)
+        (home / "test_32x32.mat").unlink()
+        (tmp_path / "web/test_32x32.mat").write_bytes(b"something else")
+        with pytest.raises(InputError, match="could not download svhn to .*data: .*corrupted"):
+            load("svhn", download=True)
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", [name for name in DATA if name != "digits"])
+def test_without_network_a_download_says_so(name, home, monkeypatch):
+    for kind, attribute in ((datasets.CIFAR10, "url"), (datasets.CIFAR100, "url"), (datasets.STL10, "url"),
+                            (datasets.Food101, "_URL")):
+        monkeypatch.setattr(kind, attribute, "http://127.0.0.1:9/nothing.tar.gz")
+    lists = {part: ["http://127.0.0.1:9/x.mat", "x.mat", "0" * 32] for part in ("train", "test")}
+    monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+    with pytest.raises(InputError, match=f"{name} is not in {home}: there is no .*; pass --download .* or --root"):
+        load(name)
+    with pytest.raises(InputError, match=f"could not download {name} to {home}: .*refused"):
+        load(name, download=True)
+
+
+def test_root_and_its_default(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=f"svhn is not in {tmp_path}/elsewhere"):
+        load("svhn", root=tmp_path / "elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError, match=f"svhn is not in {tmp_path}/own"):
+        load("svhn", root="~/own")
+    monkeypatch.delenv("SSLKIT_DATA")
+    with pytest.raises(InputError, match=f"svhn is not in {tmp_path}/.cache/sslkit"):
+        load("svhn")
+
+
+def test_stl10_with_its_unlabelled_images(home, monkeypatch):
+    images, test_images, y = pictures(24, 96), pictures(10, 96), np.arange(20) % 10
+    base = home / "stl10_binary"
+    base.mkdir(parents=True)
+    # The published files: a byte a value, each channel column by column, labels from 1.
+    content = {"train_X.bin": images[:20].transpose(0, 1, 3, 2).tobytes(),
+               "train_y.bin": (y + 1).astype(np.uint8).tobytes(),
+               "unlabeled_X.bin": images[20:].transpose(0, 1, 3, 2).tobytes(),
+               "test_X.bin": test_images.transpose(0, 1, 3, 2).tobytes(), "test_y.bin": bytes(range(1, 11))}
+    for name, data in content.items():
+        (base / name).write_bytes(data)
+    for attribute in ("train_list", "test_list"):
+        monkeypatch.setattr(datasets.STL10, attribute, [[name, md5(content[name])] for name, _ in
+                                                        getattr(datasets.STL10, attribute)])
+    data = load("stl10")
+    assert np.array_equal(data.images, images) and data.y.tolist() == [*y.tolist(), -1, -1, -1, -1]
+    assert np.array_equal(data.test_images, test_images) and data.test_y.tolist() == list(range(10))
+    assert data.classes == STL10 and data.side == 96 and data.flip
+    assert split(data, 20).num_unlabeled == 24 and int(split(data, 20).labeled.max()) < 20
+
+
+@pytest.fixture
+def food(home) -> Path:
+    base = home / "food-101"
+    (base / "meta").mkdir(parents=True)
+    names = {"train": {"pho": ["pho/3", "pho/1"], "taco": ["taco/7"]}, "test": {"pho": ["pho/2"], "taco": ["taco/1"]}}
+    for part, entries in names.items():
+        (base / f"meta/{part}.json").write_text(json.dumps(entries))
+        for file in sum(entries.values(), []):
+            (base / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+            level = 10 * int(file[-1]) + (100 if file[0] == "t" else 0)
+            Image.new("RGB", (512, 384), (level,) * 3).save(base / f"images/{file}.jpg")
+    return base
+
+
+def test_food101_is_resized_and_cached(food):
+    calls = []
+    data = load("food101", progress=lambda *call: calls.append(call))
+    assert data.images.shape == (3, 3, 128, 128) and data.images[:, 0, 5, 5].tolist() == [30, 10, 170]
+    assert data.test_images[:, 2, 5, 5].tolist() == [20, 110]
+    assert data.y.tolist() == [0, 0, 1] and data.test_y.tolist() == [0, 1]
+    assert data.classes == ("pho", "taco") and data.flip and calls == [(5, 5, "decoding images")]
+    assert load("food101", progress=lambda *call: calls.append(call)).hash == data.hash and len(calls) == 1
+    assert load("food101", size=32).side == 32
+    os.utime(food / "images/pho/2.jpg")
+    load("food101", progress=lambda *call: calls.append(call))
+    assert len(calls) == 2
+
+
+def test_an_incomplete_food101_says_what_is_missing(food):
+    (food / "images/pho/1.jpg").unlink()
+    with pytest.raises(InputError, match="pho/1.jpg cannot be read as an image.*No such file"):
+        load("food101")
+    assert load("food101", skip_bad_images=True).y.tolist() == [0, 1]
+    with pytest.raises(InputError, match="size must be a whole number of pixels"):
+        load("food101", size=4)
+    (food / "meta/test.json").write_text("{")
+    with pytest.raises(InputError, match="could not read food101"):
+        load("food101")
+
+
+def test_the_digest_is_of_everything(tmp_path):
+    """Pixels, labels, test set and names of classes each change it."""
+    def make(name: str, at=None, level=0, classes=("a", "b"), extra=False) -> str:
+        base = tmp_path / name
+        for k, (part, c) in enumerate((p, c) for p in ("train", "test") for c in classes):
+            (base / part / c).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (level if k == at else 50 + k, 0, 0)).save(base / part / c / "1.png")
+        if extra:
+            (base / "unlabeled").mkdir()
+            (base / "train/b/1.png").rename(base / "unlabeled/1.png")
+            Image.new("RGB", (8, 8)).save(base / "train/b/1.png")
+        return load(f"folder:{base}", size=8).digest
+
+    assert make("one") == make("two")
+    digests = [make("0"), make("1", at=0), make("2", at=3), make("3", classes=("a", "c")), make("4", extra=True)]
+    assert len(set(digests)) == 5
+
+
+def test_nothing_is_written_outside_the_cache(home, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    cifar(monkeypatch, datasets.CIFAR10, home, 10, "labels")
+    load("cifar10")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "data"]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["folders"]

@@ -1,0 +1,449 @@
+"""Folders of images: what every format becomes, what is refused, and the cache under every ill treatment."""
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sslkit import folder
+from sslkit.errors import InputError
+from sslkit.folder import decode, read_folder
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "folders"
+
+
+def put(path: Path, color=RED, size=(8, 8), **how) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path, **how)
+    return path
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    """Two classes, 3 + 2 images for training, 1 + 1 for the test."""
+    base = tmp_path / "set"
+    for name, color in (("train/ant/1.png", RED), ("train/ant/0.png", GREEN), ("train/ant/2.png", (10, 20, 30)),
+                        ("train/bee/x.png", BLUE), ("train/bee/y.png", (40, 50, 60)), ("test/ant/t.png", (70, 80, 90)),
+                        ("test/bee/t.png", (91, 92, 93))):
+        put(base / name, color)
+    return base
+
+
+class Counter:
+    """A progress callback that counts its calls."""
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, *call):
+        self.calls.append(call)
+
+
+def colors(images: np.ndarray) -> list[tuple[int, ...]]:
+    """The colour of images of one colour each."""
+    assert (images == images[:, :, :1, :1]).all()
+    return [tuple(pixel) for pixel in images[:, :, 0, 0].tolist()]
+
+
+def test_rows_labels_and_classes_in_the_order_of_names(base):
+    put(base / "unlabeled/z.png", (1, 1, 1))
+    put(base / "unlabeled/deep/er/a.png", (2, 2, 2))
+    arrays = read_folder(base, size=8)
+    assert arrays.images.shape == (7, 3, 8, 8) and arrays.images.dtype == np.uint8 and arrays.y.dtype == np.int64
+    assert colors(arrays.images) == [GREEN, RED, (10, 20, 30), BLUE, (40, 50, 60), (1, 1, 1), (2, 2, 2)]
+    assert arrays.y.tolist() == [0, 0, 0, 1, 1, -1, -1]
+    assert colors(arrays.test_images) == [(70, 80, 90), (91, 92, 93)] and arrays.test_y.tolist() == [0, 1]
+    assert arrays.classes == ("ant", "bee")
+    assert arrays.info == {"skipped": 0, "skipped_files": [], "ignored": 0}
+
+
+def test_mean_and_std_are_of_the_training_images_alone(base):
+    put(base / "unlabeled/z.png", (1, 1, 1))
+    arrays = read_folder(base, size=8)
+    pixels = arrays.images.astype(np.float64).transpose(0, 2, 3, 1).reshape(-1, 3) / 255
+    np.testing.assert_allclose(arrays.mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(arrays.std, pixels.std(0), rtol=1e-12)
+
+
+def test_a_constant_channel_can_be_divided_by_its_std(tmp_path):
+    for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
+        put(tmp_path / "grey" / name, (7, 7, 7))
+    assert read_folder(tmp_path / "grey", size=8).std == (1.0, 1.0, 1.0)
+
+
+# What every kind of file becomes
+
+def two(mode: str, left, right) -> Image.Image:
+    """8 by 8, the left half one value, the right another."""
+    image = Image.new(mode, (8, 8), left)
+    image.paste(Image.new(mode, (4, 8), right), (4, 0))
+    return image
+
+
+def sixteen(dtype: str, left: int, right: int) -> Image.Image:
+    return Image.fromarray(np.repeat(np.array([[left] * 4 + [right] * 4], dtype), 8, axis=0))
+
+
+def palette(left, right) -> Image.Image:
+    image = two("P", 0, 1)
+    image.putpalette([*left, *right])
+    return image
+
+
+KINDS = {
+    "rgb.png": (two("RGB", RED, (1, 2, 3)), {}, RED, (1, 2, 3)),
+    "rgb.bmp": (two("RGB", RED, (1, 2, 3)), {}, RED, (1, 2, 3)),
+    "rgb.ppm": (two("RGB", RED, (1, 2, 3)), {}, RED, (1, 2, 3)),
+    "rgb.tiff": (two("RGB", RED, (1, 2, 3)), {}, RED, (1, 2, 3)),
+    "rgb.webp": (two("RGB", RED, (1, 2, 3)), {"lossless": True}, RED, (1, 2, 3)),
+    "grey.jpg": (two("L", 100, 100), {}, (100,) * 3, (100,) * 3),
+    "grey.png": (two("L", 77, 200), {}, (77,) * 3, (200,) * 3),
+    "grey.pgm": (two("L", 77, 200), {}, (77,) * 3, (200,) * 3),
+    "bit.png": (two("1", 1, 0), {}, (255,) * 3, (0,) * 3),
+    "palette.png": (palette(GREEN, (9, 8, 7)), {}, GREEN, (9, 8, 7)),
+    "palette.gif": (palette(GREEN, (9, 8, 7)), {}, GREEN, (9, 8, 7)),
+    "palette_transparent.png": (palette(GREEN, (9, 8, 7)), {"transparency": 0}, (0, 0, 0), (9, 8, 7)),
+    "palette_alpha.png": (palette(GREEN, (9, 8, 7)), {"transparency": bytes([51, 255])}, (0, 51, 0), (9, 8, 7)),
+    "key.png": (two("RGB", RED, (1, 2, 3)), {"transparency": RED}, (0, 0, 0), (1, 2, 3)),
+    "rgba.png": (two("RGBA", (255, 255, 255, 0), (200, 100, 50, 51)), {}, (0, 0, 0), (40, 20, 10)),
+    "la.png": (two("LA", (200, 51), (200, 255)), {}, (40,) * 3, (200,) * 3),
+    "cmyk.tif": (two("CMYK", (0, 255, 255, 0), (0, 0, 0, 255)), {}, RED, (0, 0, 0)),
+    "sixteen.png": (sixteen("uint16", 65535, 100 * 257), {}, (255,) * 3, (100,) * 3),
+    "sixteen_rounds.png": (sixteen("uint16", 128, 129), {}, (0,) * 3, (1,) * 3),
+    "sixteen.tif": (sixteen("uint16", 300, 50 * 257 + 128), {}, (1,) * 3, (50,) * 3),
+    "thirty_two.tif": (sixteen("int32", 65535, 257), {}, (255,) * 3, (1,) * 3),
+    "animated.gif": (two("RGB", RED, BLUE), {"save_all": True, "append_images": [two("RGB", GREEN, GREEN)]}, RED, BLUE),
+    "animated.webp": (two("RGB", RED, BLUE), {"save_all": True, "append_images": [two("RGB", GREEN, GREEN)],
+                                              "lossless": True}, RED, BLUE),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_image_becomes_rgb(name, tmp_path):
+    image, how, left, right = KINDS[name]
+    image.save(tmp_path / name, **how)
+    got = decode(tmp_path / name, 8)
+    assert got.shape == (3, 8, 8) and got.dtype == np.uint8
+    assert (got[:, :, :4] == np.array(left)[:, None, None]).all(), got[:, 0, 0]
+    assert (got[:, :, 4:] == np.array(right)[:, None, None]).all(), got[:, 0, -1]
+
+
+def test_a_16_bit_pgm_is_scaled_not_clipped(tmp_path):
+    (tmp_path / "x.pgm").write_bytes(b"P5\n8 8\n65535\n" + np.full(64, 100 * 257, ">u2").tobytes())
+    assert (decode(tmp_path / "x.pgm", 8) == 100).all()
+
+
+@pytest.mark.parametrize("image", [sixteen("int32", 70000, 1), sixteen("int32", -1, 1), sixteen("float32", 0, 1)])
+def test_grey_values_of_unknown_scale_are_refused(image, tmp_path):
+    image.save(tmp_path / "x.tif")
+    with pytest.raises(ValueError, match="beyond 16 bits"):
+        decode(tmp_path / "x.tif", 8)
+
+
+@pytest.mark.parametrize("orientation, red_is_at", [(1, (slice(None), slice(0, 4))), (3, (slice(None), slice(4, 8))),
+                                                    (6, (slice(0, 4), slice(None))), (8, (slice(4, 8), slice(None)))])
+def test_exif_orientation_is_applied(orientation, red_is_at, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    two("RGB", RED, BLUE).save(tmp_path / "x.png", exif=exif)
+    red = decode(tmp_path / "x.png", 8)[0]
+    assert (red[red_is_at] == 255).all() and red.sum() == 32 * 255
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_central_square_is_kept(wide, tmp_path):
+    image = Image.new("RGB", (24, 8), RED)
+    image.paste(Image.new("RGB", (8, 8), GREEN), (8, 0))
+    (image if wide else image.rotate(90, expand=True)).save(tmp_path / "x.png")
+    assert colors(decode(tmp_path / "x.png", 8)[None]) == [GREEN]
+
+
+def test_resizing_averages_and_keeps_plain_colors(tmp_path):
+    put(tmp_path / "plain.png", (3, 140, 250), (33, 57))
+    assert colors(decode(tmp_path / "plain.png", 16)[None]) == [(3, 140, 250)]
+    stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32)))
+    stripes.save(tmp_path / "stripes.png")
+    got = decode(tmp_path / "stripes.png", 8).astype(int)[:, :, 2:-2]
+    assert (abs(got - 127.5) < 8).all()     # picking single pixels would give 0 or 255
+    put(tmp_path / "small.png", (3, 140, 250), (2, 5))
+    assert colors(decode(tmp_path / "small.png", 16)[None]) == [(3, 140, 250)]
+
+
+# What is no image
+
+def test_other_files_are_ignored_and_counted_hidden_ones_are_not(base):
+    for name in ("train/ant/Thumbs.db", "train/readme.txt", "test/bee/a.csv", "unlabeled/notes.md",
+                 "train/ant/.hidden.png", "train/.git/x.png", "test/.DS_Store"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_bytes(b"no image")
+    put(base / "train/ant/upper.PNG", (5, 5, 5))
+    put(base / "train/bee/more/n.Jpeg", (6, 6, 6))
+    arrays = read_folder(base, size=8)
+    assert arrays.info["ignored"] == 4 and len(arrays.y) == 7
+    assert colors(arrays.images)[3] == (5, 5, 5) and arrays.y.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    (base / "train/ant/more.txt").write_text("one more")
+    assert read_folder(base, size=8).info["ignored"] == 5     # though it comes from the cache
+
+
+def spoil(base: Path, how: str) -> Path:
+    bad = put(base / "train/ant/0.5.jpg", (1, 2, 3), (64, 64))
+    if how == "truncated":
+        bad.write_bytes(bad.read_bytes()[:-200])
+    elif how == "link to nowhere":
+        bad.unlink()
+        bad.symlink_to(base / "nowhere.jpg")
+    else:
+        bad.write_bytes({"text": b"this is no image\n", "empty": b""}[how])
+    return bad
+
+
+@pytest.mark.parametrize("how", ["text", "empty", "truncated", "link to nowhere"])
+def test_a_bad_image_is_named_or_skipped(base, how):
+    good = read_folder(base, size=8)
+    bad = spoil(base, how)
+    with pytest.raises(InputError, match="cannot be read as an image.*--skip-bad-images") as e:
+        read_folder(base, size=8)
+    assert str(bad) in str(e.value)
+    arrays = read_folder(base, size=8, skip_bad_images=True)
+    assert arrays.info["skipped"] == 1 and arrays.info["skipped_files"] == [str(bad)]
+    assert arrays.digest == good.digest and arrays.y.tolist() == [0, 0, 0, 1, 1]     # labels stay with their images
+    again = read_folder(base, size=8, skip_bad_images=True)
+    assert again.info == arrays.info
+    with pytest.raises(InputError, match="cannot be read"):
+        read_folder(base, size=8)     # the cache of the tolerant load is not taken for it
+
+
+def test_the_first_bad_image_is_named_whatever_the_threads_do(base, monkeypatch):
+    monkeypatch.setattr(folder, "PIECE", 1)
+    for k in range(20):
+        (base / f"train/bee/{k:02d}.png").write_bytes(b"no")
+    for _ in range(5):
+        with pytest.raises(InputError, match="bee/00.png"):
+            read_folder(base, size=8)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_with_bad_images_only_is_an_error(base, part):
+    for file in (base / part / "bee").iterdir():
+        file.write_bytes(b"no")
+    with pytest.raises(InputError, match=f"'bee' has no image left in {part}/"):
+        read_folder(base, size=8, skip_bad_images=True)
+
+
+def test_only_ten_skipped_files_are_listed(base):
+    for k in range(12):
+        (base / f"test/ant/{k:02d}.png").write_bytes(b"no")
+    info = read_folder(base, size=8, skip_bad_images=True).info
+    assert info["skipped"] == 12 and len(info["skipped_files"]) == 10
+
+
+def remove(path: Path) -> None:
+    for file in sorted(path.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    path.rmdir()
+
+
+ERRORS = {
+    "there is no folder": lambda base: remove(base),
+    r"has no train/; there must be train/<class>/\* and test/<class>/\*": lambda base: remove(base / "train"),
+    "has no test/": lambda base: remove(base / "test"),
+    "has 1 class folders, at least 2": lambda base: (remove(base / "train/bee"), remove(base / "test/bee")),
+    "has 0 class folders, at least 2": lambda base: (remove(base / "train"), (base / "train").mkdir()),
+    r"train/cow, a class, holds no images \(.jpg": lambda base: (base / "train/cow").mkdir(),
+    "test/bee, a class, holds no images": lambda base: (base / "test/bee/t.png").rename(base / "test/bee/t.txt"),
+    "only in train/: cow, dog": lambda base: (put(base / "train/cow/1.png"), put(base / "train/dog/1.png")),
+    "only in test/: cow": lambda base: put(base / "test/cow/1.png"),
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_a_folder_that_is_no_data_set_is_refused(message, base):
+    ERRORS[message](base)
+    with pytest.raises(InputError, match=message):
+        read_folder(base)
+
+
+def test_an_empty_folder_and_a_file_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no train/"):
+        read_folder(tmp_path / "empty")
+    with pytest.raises(InputError, match="is a file; give the folder"):
+        read_folder(put(tmp_path / "one.png"))
+
+
+@pytest.mark.parametrize("size", [0, 7, 1025, 32.0, True, "32"])
+def test_an_impossible_size_is_refused(base, size):
+    with pytest.raises(InputError, match="size must be a whole number of pixels from 8 to 1024"):
+        read_folder(base, size=size)
+
+
+def test_a_link_upwards_is_not_followed(base):
+    (base / "train/ant/loop").symlink_to(base / "train")
+    assert len(read_folder(base, size=8).y) == 5
+
+
+# The cache
+
+def equal(a: folder.Arrays, b: folder.Arrays) -> bool:
+    return all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in zip(a[:4], b[:4])) and a[4:] == b[4:]
+
+
+def test_the_second_load_does_not_decode(base):
+    first, second = Counter(), Counter()
+    arrays = read_folder(base, size=8, progress=first)
+    assert first.calls[-1] == (7, 7, "decoding images")
+    file = base / "train/ant/0.png"
+    was = file.stat()
+    file.write_bytes(b"x" * was.st_size)
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    again = read_folder(base, size=8, progress=second)
+    assert equal(arrays, again) and second.calls == []
+    os.utime(file)     # now it shows that the file has changed
+    with pytest.raises(InputError, match="ant/0.png cannot be read"):
+        read_folder(base, size=8)
+
+
+def test_a_file_of_another_size_is_seen_though_its_time_is_the_same(base):
+    first, file = read_folder(base, size=8), base / "train/ant/0.png"
+    was = file.stat()
+    put(file, (1, 2, 3), (40, 40))
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert read_folder(base, size=8).digest != first.digest
+
+
+def test_a_class_folder_may_be_a_link(base, tmp_path):
+    first = read_folder(base, size=8)
+    (base / "train/bee").rename(tmp_path / "bees")
+    (base / "train/bee").symlink_to(tmp_path / "bees")
+    assert read_folder(base, size=8).digest == first.digest
+
+
+def test_progress_counts_every_image_in_order(base, monkeypatch):
+    monkeypatch.setattr(folder, "PIECE", 2)
+    counter = Counter()
+    read_folder(base, size=8, progress=counter)
+    assert counter.calls == [(done, 7, "decoding images") for done in (2, 4, 6, 7)]
+
+
+def test_a_changed_folder_is_read_again_and_the_old_cache_removed(base, cache):
+    digests = [read_folder(base, size=8).digest]
+    for change in (lambda: put(base / "train/bee/z.png"), lambda: put(base / "train/bee/z.png", GREEN),
+                   lambda: put(base / "unlabeled/u.png"), lambda: (base / "train/bee/z.png").unlink()):
+        change()
+        digests.append(read_folder(base, size=8).digest)
+        assert len(list(cache.iterdir())) == 1
+    assert len(set(digests)) == 5
+    counter = Counter()
+    os.utime(base / "test/ant/t.png", ns=(0, 0))
+    assert read_folder(base, size=8, progress=counter).digest == digests[-1] and counter.calls
+
+
+def test_sizes_and_folders_have_caches_of_their_own(base, cache):
+    assert read_folder(base, size=8).images.shape[-1] == 8
+    assert read_folder(base, size=16).images.shape[-1] == 16
+    base.rename(base.with_name("other"))
+    read_folder(base.with_name("other"), size=8)
+    assert len(list(cache.iterdir())) == 3
+    counter = Counter()
+    base.with_name("other").rename(base)
+    read_folder(base, size=8, progress=counter)
+    assert counter.calls == []
+
+
+def test_a_relative_path_is_the_same_folder(base, monkeypatch):
+    read_folder(base, size=8)
+    monkeypatch.chdir(base.parent)
+    counter = Counter()
+    read_folder(base.name, size=8, progress=counter)
+    assert counter.calls == []
+
+
+@pytest.mark.parametrize("name", ["images.npy", "y.npy", "test_images.npy", "test_y.npy", "meta.json"])
+@pytest.mark.parametrize("damage", ["shorter", "empty", "garbage", "gone", "other shape"])
+def test_a_damaged_cache_is_made_anew(base, cache, name, damage):
+    arrays = read_folder(base, size=8)
+    file = next(cache.iterdir()) / name
+    content = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    elif damage == "other shape" and name == "meta.json":
+        file.write_text(json.dumps({k: v for k, v in json.loads(content).items() if k != "digest"}))
+    elif damage == "other shape":
+        np.save(file, np.load(file)[:-1])
+    else:
+        file.write_bytes({"shorter": content[:-9], "empty": b"", "garbage": b"\0" * len(content)}[damage])
+    counter = Counter()
+    assert equal(read_folder(base, size=8, progress=counter), arrays) and counter.calls
+    healed = Counter()
+    assert equal(read_folder(base, size=8, progress=healed), arrays) and healed.calls == []
+
+
+@pytest.mark.parametrize("way", ["no space at fsync", "no space for the file", "no folder possible"])
+def test_data_that_cannot_be_cached_still_loads(base, cache, monkeypatch, way):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if way == "no space at fsync":
+        def full(fd):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        monkeypatch.setattr(os, "fsync", full)
+    elif way == "no folder possible":
+        cache.parent.write_text("a file where the cache should be")
+    else:
+        # The kernel's own refusal, half way through a file; np.save takes no notice of it when the file is this small.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, limit[1]))
+    try:
+        with pytest.warns(UserWarning, match="not cached in .*folders"):
+            arrays = read_folder(base, size=8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert len(arrays.y) == 5
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_after_an_hour(base, cache):
+    read_folder(base, size=8)
+    key = next(cache.iterdir()).name.split("-")[0]
+    old, new, foreign = (cache / name for name in (f"{key}-tmp-old", f"{key}-tmp-new", "0123-tmp-old"))
+    for place in (old, new, foreign):
+        place.mkdir()
+    for place in (old, foreign):
+        os.utime(place, (0, 0))
+    put(base / "train/bee/z.png")
+    read_folder(base, size=8)
+    assert not old.exists() and new.exists() and foreign.exists()
+
+
+HAMMER = """
+import os, sys
+from sslkit.folder import read_folder
+base, want, go = sys.argv[1:]
+while not os.path.exists(go): pass
+for k in range(40):
+    if k % 3 == 0: os.utime(base + "/train/ant/0.png")     # everybody's cache is stale now
+    arrays = read_folder(base, size=16)
+    assert arrays.digest == want and arrays.images.shape == (5, 3, 16, 16) and int(arrays.images[0, 1].min()) == 255
+"""
+
+
+@pytest.mark.filterwarnings("error")
+def test_processes_at_once_do_not_disturb_each_other(base, cache, tmp_path):
+    want = read_folder(base, size=16).digest
+    command = [sys.executable, "-W", "error", "-c", HAMMER, str(base), want, str(tmp_path / "go")]
+    running = [subprocess.Popen(command, cwd=Path(folder.__file__).parents[1], stderr=subprocess.PIPE, text=True)
+               for _ in range(3)]
+    (tmp_path / "go").touch()
+    for process in running:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    assert not list(cache.glob("*-tmp-*"))
+    assert read_folder(base, size=16).digest == want and len(list(cache.iterdir())) == 1
