@@ -1,0 +1,370 @@
+"""sslkit reproduce on tiny notebooks, in real kernels."""
+import errno
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from sslkit import batch, lesson, report
+from sslkit.errors import InputError
+
+FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1)); plt.plot([0, 1]); plt.show()"
+
+
+def write(folder: Path, name: str, *cells: str | tuple[str, str], seconds: int | None = None, title: str = "T") -> Path:
+    """A lesson: code, or (code, tag), or markdown that begins with #."""
+    nb = new_notebook(cells=[new_markdown_cell(f"# {title}\n\nWhat is **asked**?\nThat.\n\nAnd more.")])
+    for cell in cells:
+        source, tags = (cell[0], [cell[1]]) if isinstance(cell, tuple) else (cell, [])
+        make = new_markdown_cell if source.startswith("#") else new_code_cell
+        nb.cells.append(make(source, metadata={"tags": tags} if tags else {}))
+    if seconds:
+        nb.metadata["sslkit"] = {"seconds": seconds}
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def outputs(path: Path) -> str:
+    """All the text that an executed notebook shows."""
+    cells = nbformat.read(path, 4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Four lessons, run once, for a user who has another `python3` kernel, and a backend that shows no pictures."""
+    here, decoy = tmp_path_factory.mktemp("project {x}"), tmp_path_factory.mktemp("jupyter")
+    kernel = decoy / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "x", "language": "python"}')
+    (here / "notebooks" / "data.txt").parent.mkdir()
+    (here / "notebooks" / "data.txt").write_text("beside the lesson")
+    write(here / "notebooks", "00_good", "import os, sys\nprint('EXE', sys.executable)",
+          "print(open('data.txt').read())", "print('RUNS', os.environ['SSLKIT_RUNS'])", "## First", FIGURE,
+          "## Second <&>", FIGURE, title="<script>alert(1)</script> & [a link](x.html)")
+    write(here / "notebooks", "01_bad", "x = 1", "# text", "raise ValueError('<b>bad</b>\\nsecond line')",
+          "print('never')")
+    write(here / "notebooks", "02_dead", "import os\nos._exit(3)", "print('never')")
+    write(here / "notebooks", "03_meant", ("1 / 0", "raises-exception"), "print('goes on')")
+    (here / "out" / "figures").mkdir(parents=True)
+    for name in ("00_good-07.png", "other.png"):
+        (here / "out" / "figures" / name).write_text("old")
+    run = here / "store" / "a"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (run / "result.json").write_text(json.dumps({
+        "method": "<i>fix", "data": "digits", "labels": 20, "seed": 3, "steps": 2000, "test_acc": .9625,
+        "test_acc_median20": .961, "seconds": 22.4}))
+    stream = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(decoy))
+        patch.setenv("MPLBACKEND", "Agg")
+        patch.setenv("SSLKIT_RUNS", "store")
+        patch.chdir(here)
+        good = batch.reproduce(out="out", stream=stream)
+        assert os.getcwd() == str(here)
+    return here, good, stream.getvalue()
+
+
+def test_others_run_when_one_fails(ran):
+    here, good, said = ran
+    assert not good
+    assert [line.split(":")[0] for line in said.splitlines() if "elapsed" not in line] == [
+        *re.findall("lesson 1 of 4  00_good  finished in .+", said), "lesson 2 of 4  01_bad  failed in cell 2",
+        "lesson 3 of 4  02_dead  failed in cell 1", *re.findall("lesson 4 of 4  03_meant  finished in .+", said),
+        "2 of 4 lessons finished in 0"]
+    assert "01_bad  failed in cell 2: ValueError: <b>bad</b>\n" in said
+    assert "the kernel died" in said
+
+
+def test_kernel_is_this_interpreters_in_the_lessons_folder_with_one_store(ran):
+    text = outputs(ran[0] / "out" / "notebooks" / "00_good.ipynb")
+    assert f"EXE {sys.executable}\n" in text
+    assert "beside the lesson" in text
+    assert f"RUNS {ran[0] / 'store'}\n" in text
+
+
+@pytest.mark.parametrize("name, error", [("01_bad", "ValueError"), ("02_dead", "DeadKernelError")])
+def test_error_is_kept_in_notebook_and_page(ran, name, error):
+    out = ran[0] / "out"
+    nb = nbformat.read(out / "notebooks" / f"{name}.ipynb", 4)
+    assert error in [output.get("ename") for cell in nb.cells for output in cell.get("outputs", [])]
+    assert "papermill-error-cell" in "".join(cell.source for cell in nb.cells)
+    assert "never" not in outputs(out / "notebooks" / f"{name}.ipynb")
+    assert "papermill-error-cell" in (page := (out / f"{name}.html").read_text()) and error in page
+
+
+def test_an_error_that_is_meant_is_none(ran):
+    path = ran[0] / "out" / "notebooks" / "03_meant.ipynb"
+    assert "goes on" in outputs(path)
+    assert "papermill-error-cell" not in path.read_text()
+
+
+def test_figures_are_files(ran):
+    figures = ran[0] / "out" / "figures"
+    assert sorted(path.name for path in figures.iterdir()) == ["00_good-01.png", "00_good-02.png", "other.png"]
+    assert (figures / "00_good-01.png").read_bytes()[:4] == b"\x89PNG"
+    assert "data:image/png;base64" in (ran[0] / "out" / "00_good.html").read_text()
+
+
+def test_summary_page(ran):
+    page = (ran[0] / "out" / "index.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; a link" in page
+    assert "failed in cell 2: ValueError: &lt;b&gt;bad&lt;/b&gt;<" in page
+    assert "<pre>ValueError: &lt;b&gt;bad&lt;/b&gt;\nsecond line</pre>" in page
+    assert "What is asked? That.<" in page
+    assert "2 finished, 2 failed" in page and 'http-equiv="refresh"' not in page
+    assert "sslkit reproduce --out out<" in page
+    assert "<td>&lt;i&gt;fix</td><td>digits</td>" in page and ">96.2%<" in page and str(ran[0] / "store") in page
+    assert 'alt="figure 2 of &lt;script&gt;alert(1)&lt;/script&gt; &amp; a link: Second &lt;&amp;&gt;"' in page
+    links = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert links and all((ran[0] / "out" / link).is_file() for link in links)      # and so nothing from the network
+
+
+def test_parameters_are_given_to_the_lessons_that_have_them(project):
+    write(project, "00_a", ("steps: int | None = 200  # how many\nlr = .5\nname = 'a=b'\non = True", "parameters"),
+          "print(steps, lr, name, on)")
+    write(project, "01_b", "print('none here')")
+    given = {"steps": "7", "lr": "1", "name": "it's \"x\" \\ {y}", "on": "False"}
+    assert batch.reproduce(parameters=given, out="r{steps}", stream=io.StringIO())
+    assert outputs(Path("r{steps}/notebooks/00_a.ipynb")) == "7 1.0 it's \"x\" \\ {y} False\n"
+    page = Path("r{steps}/index.html").read_text()
+    assert "sslkit reproduce --out &#x27;r{steps}&#x27; -p steps 7 -p lr 1" in page and "2 finished" in page
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"stepps": "7"}, "unknown parameter 'stepps': did you mean 'steps'"),
+    ({"steps": "7.5"}, "parameter steps is 7.5, it must be of type int like its default, 200"),
+    ({"steps": "many"}, "must be of type int"),
+    ({"steps": "True"}, "must be of type int"),
+    ({"lr": "fast"}, "must be of type float"),
+    ({"on": "1"}, "must be of type bool"),
+])
+def test_parameters_are_checked_before_anything_runs(project, given, message):
+    write(project, "00_a", ("steps = 200\nlr = .5\non = True", "parameters"))
+    with pytest.raises(InputError, match=re.escape(message)):
+        batch.reproduce(parameters=given, stream=io.StringIO())
+    assert not Path("report").exists()
+
+
+def test_parameters_where_there_are_none_or_two_cells(project):
+    write(project, "00_a", "x = 1")
+    write(project, "01_b", ("a = 1", "parameters"), ("b = 1", "parameters"))
+    with pytest.raises(InputError, match="00_a takes no parameters"):
+        batch.reproduce(["00"], parameters={"a": "1"})
+    with pytest.raises(InputError, match="01_b has 2 cells"):
+        batch.reproduce(["01"], parameters={"a": "1"})
+
+
+def test_lessons_are_found_and_chosen(project, monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="there are no lessons"):
+        lesson.lessons(tmp_path)
+    for name in ("00_tour", "02_fixmatch", "01_views"):
+        write(project, name)
+    (project / "notes.ipynb").write_text("no lesson")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    paths = lesson.lessons()
+    assert [path.stem for path in paths] == ["00_tour", "01_views", "02_fixmatch"] and paths[0].parent == project
+    for name in ("02", "2", "02_fixmatch", "02_fixmatch.ipynb", "notebooks/02_fixmatch.ipynb"):
+        assert lesson.pick([name], paths) == paths[2:]
+    assert lesson.pick(["02", "00"], paths) == [paths[0], paths[2]] and lesson.pick([], paths) == paths
+    with pytest.raises(InputError, match="unknown lesson '02_fixmach': did you mean '02_fixmatch'"):
+        lesson.pick(["02_fixmach"], paths)
+    with pytest.raises(InputError, match="unknown lesson '07'"):
+        lesson.pick(["07"], paths)
+
+
+def test_bad_places_are_refused(project, tmp_path):
+    path = write(project, "00_a", "x = 1")
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/deeper"):
+        with pytest.raises(InputError, match="could not write .*file"):
+            batch.reproduce(out=out)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="overwrite the lessons"):
+        batch.reproduce(out=".")
+    assert path.read_bytes() == before
+    path.write_text("{")
+    with pytest.raises(InputError, match="00_a.ipynb cannot be read as a notebook"):
+        batch.reproduce()
+
+
+def test_full_disk_is_one_sentence(project, monkeypatch):
+    write(project, "00_a", "x = 1")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(InputError, match="could not write .*index.html: No space left on device$"):
+            batch.reproduce(stream=io.StringIO())
+    monkeypatch.setattr("papermill.engines.write_ipynb", full)
+    with pytest.raises(InputError, match="could not write .*00_a.ipynb: No space left on device$"):
+        batch.reproduce(stream=io.StringIO())
+
+
+def test_a_cell_that_takes_too_long_fails(project):
+    write(project, "00_slow", "import time\ntime.sleep(60)")
+    stream, begin = io.StringIO(), time.monotonic()
+    assert not batch.reproduce(timeout_s=1, stream=stream)
+    assert "failed in cell 1: TimeoutError: the cell took longer than 1 s" in stream.getvalue()
+    assert time.monotonic() - begin < 30
+    assert "TimeoutError" in Path("report/00_slow.html").read_text()
+
+
+def test_refresh_writes_outputs_back_and_nothing_else(project):
+    path = write(project, "00_a", "import ipywidgets, sys, time\nprint('o', end='', flush=True)\ntime.sleep(.5)\n"
+                 "print('ut', flush=True)\nprint('err', file=sys.stderr)",
+                 "ipywidgets.IntSlider()", FIGURE, "from IPython.display import HTML\nHTML('<b>x</b>')", "1 + 1")
+    nb = nbformat.read(path, 4)
+    nb.metadata.update(language_info={"name": "python", "version": "3.0"}, widgets={"x": 1}, papermill={"a": 1},
+                       kernelspec={"name": "mine", "display_name": "Mine", "language": "python"})
+    nb.cells[1].update(execution_count=5, outputs=[new_output("stream", text="old")])
+    nb.cells[1].metadata.update(execution={"shell.execute_reply": "now"}, collapsed=True)
+    nbformat.write(nb, path)
+    ids = [cell.id for cell in nb.cells]
+    too_long = write(project, "01_large", "import os\nprint(os.urandom(300_000).hex())")
+    private = write(project, "02_private", "1", "import os\nprint(os.getcwd())")
+    others = too_long.read_bytes(), private.read_bytes()
+    stream = io.StringIO()
+    assert not batch.reproduce(refresh=True, stream=stream)
+    assert "not refreshed: 01_large has 601 kB with its outputs, 500 kB are allowed" in stream.getvalue()
+    where = f"{project.parent}, under its cell 2: "
+    assert f"not refreshed: 02_private shows a path of this machine, {where}" in stream.getvalue()
+    assert others == (too_long.read_bytes(), private.read_bytes())
+
+    clean = nbformat.read(path, 4)
+    seconds = clean.metadata.pop("sslkit")["seconds"]
+    assert isinstance(seconds, int) and 1 <= seconds < 30
+    assert clean.metadata == {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                              "language_info": {"name": "python"}}
+    assert [cell.id for cell in clean.cells] == ids
+    assert [cell.source for cell in clean.cells] == [cell.source for cell in nb.cells]
+    assert [dict(cell.metadata) for cell in clean.cells] == [{}, {"collapsed": True}, {}, {}, {}, {}]
+    assert all(cell.execution_count is None for cell in clean.cells[1:])
+    assert {o.name: o.text for o in clean.cells[1].outputs} == {"stdout": "out\n", "stderr": "err\n"}
+    assert clean.cells[2].outputs == []
+    assert [set(o.data) for cell in clean.cells[3:] for o in cell.outputs] == [
+        {"text/plain", "image/png"}, {"text/plain"}, {"text/plain"}]
+    assert clean.cells[5].outputs[0].execution_count is None
+    nbformat.validate(clean)
+
+
+def test_refresh_leaves_failed_and_changed_lessons_alone(project):
+    write(project, "00_bad", "print(1)\n1 / 0")
+    changed = write(project, "01_changed", "from pathlib import Path\nPath('01_changed.ipynb').write_text('{}')")
+    before = (project / "00_bad.ipynb").read_bytes()
+    stream = io.StringIO()
+    assert not batch.reproduce(refresh=True, stream=stream)
+    assert (project / "00_bad.ipynb").read_bytes() == before and changed.read_text() == "{}"
+    assert "was changed while it ran" in stream.getvalue()
+
+
+def test_refresh_takes_no_parameters(project):
+    write(project, "00_a", ("a = 1", "parameters"))
+    with pytest.raises(InputError, match="takes no parameters"):
+        batch.reproduce(refresh=True, parameters={"a": "2"})
+
+
+def test_stopping_leaves_no_kernel_and_says_what_is_finished(project):
+    write(project, "00_a", "1")
+    write(project, "01_b", "2", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    code = "from sslkit.batch import reproduce\ntry:\n  reproduce()\nexcept KeyboardInterrupt:\n  raise SystemExit(130)"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    pid, begin = project / "pid", time.monotonic()
+    while not (pid.exists() and pid.read_text()) and time.monotonic() - begin < 60:
+        time.sleep(.1)
+    process.send_signal(signal.SIGTERM)         # made a KeyboardInterrupt, so this is Ctrl-C too
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "01_b stopped in cell 2; finished: 00_a; see report/index.html"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert "1 finished, 1 stopped" in Path("report/index.html").read_text()
+    assert Path("report/01_b.html").exists()
+
+
+def lesson_of(tmp_path: Path, name: str, cells: int, **more) -> lesson.Lesson:
+    return lesson.read(write(tmp_path, name, *["1"] * cells, **more))
+
+
+def test_progress_line_and_time_left(tmp_path):
+    todo = [lesson_of(tmp_path, "00_a", 2, seconds=20), lesson_of(tmp_path, "01_b", 4, seconds=40),
+            lesson_of(tmp_path, "02_c", 3)]
+    assert [sum(other.plan) for other in todo] == [20, 40, 60]
+    line = batch.Progress(todo, io.StringIO())
+    line.begin = 1000
+    todo[0].state, todo[0].cell = "finished", 3
+    todo[1].state, todo[1].cell, todo[1].cell_began = "running", 2, 1050
+    # 30 s of work took 50: with the 10 s to begin with the pace is 60 / 40 = 1.5; left: 10 + 20 + 60 of work, less 4 s
+    assert line.line(1, 1054) == "lesson 2 of 3  01_b  cell 2 of 4  0:54 elapsed, about 2:11 left"
+    # a cell that takes longer than planned does not make the others shorter
+    assert line.left(todo[1], 2000) == pytest.approx(80 * 1.5)
+    # a lesson that failed counts as far as it came
+    todo[0].state, todo[0].cell = "failed", 2
+    assert line.left(todo[1], 1050) == pytest.approx(90 * 60 / 30)
+
+
+def test_cells_that_say_how_long_they_take(tmp_path):
+    nb = nbformat.read(path := write(tmp_path, "00_a", "1", "2", "3", seconds=30), 4)
+    nb.cells[2].metadata["sslkit"] = {"seconds": 24}
+    nbformat.write(nb, path)
+    assert lesson.read(path).plan == [2, 26, 2]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream, lines", [(Terminal(), 0), (io.StringIO(), 1)])
+def test_progress_between_cells(tmp_path, stream, lines):
+    todo = [lesson_of(tmp_path, "00_a", 2)]
+    todo[0].state = "running"
+    with batch.Progress(todo, stream) as line:
+        line.told -= 9.5            # no terminal: nothing for another second, then one line, then nothing for ten
+        todo[0].cell_began = line.begin
+        time.sleep(2.3)
+    said = stream.getvalue()
+    assert said.count("\n") == lines and said.count("\r") == (0 if lines else 2)
+    assert re.search("lesson 1 of 1  00_a  cell 1 of 2  0:0[12] elapsed, about [01]:..", said)
+
+
+@pytest.mark.parametrize("text, title, question", [
+    ("# The *title* of `x`\nAt once, a_b.\n\nmore", "The title of x", "At once, a_b."),
+    ("text\n\n## Later\n\n\n[Why](a.html)\nso?", "Later", "Why so?"),
+    ("# One\n## Two\ntext", "One", ""),
+    ("no heading", "00_a", ""),
+])
+def test_title_and_question(tmp_path, text, title, question):
+    nbformat.write(new_notebook(cells=[new_markdown_cell(text)]), tmp_path / "00_a.ipynb")
+    read = lesson.read(tmp_path / "00_a.ipynb")
+    assert (read.title, read.question) == (title, question)
+
+
+def test_page_while_lessons_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path / "none"))
+    todo = [lesson_of(tmp_path, "00_a", 1), lesson_of(tmp_path, "01_b", 1)]
+    todo[0].state = "running"
+    page = report.page(todo, "sslkit reproduce", report.datetime(2026, 1, 2), 3661)
+    assert 'http-equiv="refresh"' in page and "1 running, 1 waiting" in page and "in 1:01:01" in page
+    assert "None yet." in page and "href" not in page
