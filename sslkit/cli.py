@@ -3,6 +3,7 @@ import argparse
 import difflib
 import inspect
 import json
+import os
 import shlex
 import sys
 import time
@@ -27,7 +28,8 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that names the nearest flag when it does not know one."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110), **options)
+        style = lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110)          # noqa: E731
+        super().__init__(allow_abbrev=False, formatter_class=style, **options)
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
         values, unknown = self.parse_known_args(argv)
@@ -42,38 +44,46 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
 
-    def add_parameters(self, function: Callable, title: str, skip: tuple[str, ...] = ()) -> None:
+    def _check_value(self, action: argparse.Action, value: Any):
+        try:
+            if action.choices is not None:
+                choose("value", value, action.choices)
+        except InputError as error:
+            raise argparse.ArgumentError(action, str(error)) from error
+
+    def add_parameters(self, function: Callable, title: str) -> None:
         """A flag for each parameter of `function` (or dataclass), annotated Annotated[type, "help"]."""
         group, hints = self.add_argument_group(title), get_type_hints(getattr(function, "__wrapped__", function), include_extras=True)
         if inspect.isclass(function):
             hints |= get_type_hints(function.__init__, include_extras=True)
         for name, parameter in inspect.signature(function).parameters.items():
-            if name in skip:
-                continue
             kind, text = get_args(hints[name])[:2] if get_origin(hints[name]) is Annotated else (hints[name], "")
             kind = next((a for a in get_args(kind) if a is not type(None)), kind) if type(None) in get_args(kind) else kind
+            if "default" not in text:
+                given = ("no", "yes")[parameter.default] if kind is bool else parameter.default
+                text = f"{text[:-1]}; default: {given})" if text.endswith(")") else f"{text} (default: {given})"
             flag, options = "--" + name.replace("_", "-"), {"default": parameter.default, "help": text.replace("%", "%%")}
             if kind is bool:
                 action = "store_true" if parameter.default is False else argparse.BooleanOptionalAction
-                group.add_argument(flag, action=action, dest=name, **options)
+                group.add_argument(flag, action=action, dest=name, **options).help = options["help"]     # the second adds to it
             elif get_origin(kind) is Literal:
                 group.add_argument(flag, choices=get_args(kind), dest=name, **options)
             else:
                 group.add_argument(flag, type=kind, dest=name, metavar={int: "N", float: "X"}.get(kind, "TEXT"), **options)
 
 
-def chosen(function: Callable, values: argparse.Namespace, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+def chosen(function: Callable, values: argparse.Namespace) -> dict[str, Any]:
     """The values for the parameters of `function`."""
-    return {name: getattr(values, name) for name in inspect.signature(function).parameters if name not in skip}
+    return {name: getattr(values, name) for name in inspect.signature(function).parameters}
 
 
 def data_flags(data: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, food101, or folder:PATH, your own images in "
                                "train/CLASS/, test/CLASS/ and perhaps unlabeled/ (default: digits)"] = "digits",
-               labels: Annotated[int, "labelled images in all, as many of each class (default: 20; papers: 40, 250, 4000 on CIFAR-10)"] = 20,
+               labels: Annotated[int, "labelled images, as many of each class (default: 20; papers: 40, 250, 4000 on CIFAR-10)"] = 20,
                include_labeled: Annotated[bool, "keep the labelled images among the unlabelled ones (default: yes; papers: yes)"] = True,
                validation: Annotated[int, "training images held out and evaluated in the test set's place, to choose settings by "
                                      "(default: 0, evaluate on the test set)"] = 0,
-               size: Annotated[int | None, "side in pixels that a folder's and food101's images are resized to (default: 32, food101 128)"] = None,
+               size: Annotated[int | None, "side in pixels of a folder's and food101's images, resized (default: 32, food101 128)"] = None,
                root: Annotated[str | None, "where downloaded data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit)"] = None,
                download: Annotated[bool, "download the data set if it is not there"] = False,
                skip_bad_images: Annotated[bool, "leave out files that are no images, and count them"] = False):
@@ -83,21 +93,30 @@ def data_flags(data: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, foo
 class ProgressLine:
     """One line that is rewritten on a terminal; elsewhere a line of its own every 10 seconds."""
 
-    def __init__(self, steps: int, stream=sys.stderr):
-        self.steps, self.stream, self.live = steps, stream, stream.isatty()
+    def __init__(self, steps: int, stream=None):
+        self.steps, self.stream = steps, stream or sys.stderr
+        self.live = self.stream.isatty()
         self.begin, self.first, self.told, self.width, self.acc = time.monotonic(), None, 0.0, 0, None
 
     def write(self, text: str, last: bool = False) -> None:
         now = time.monotonic()
         if self.live:
+            columns = os.get_terminal_size(self.stream.fileno()).columns or 80
+            text = (text if len(text) < columns else text.replace("  ", " "))[:columns - 1]       # a line that wraps cannot be rewritten
             self.stream.write("\r" + text.ljust(self.width) + ("\n" if last else ""))
-            self.width = len(text)
+            self.width = 0 if last else len(text)
         elif last or now - self.told > 10:
             self.stream.write(text + "\n")
         else:
             return
         self.told = now
         self.stream.flush()
+
+    def end(self) -> None:
+        """Go to a new line if one is being written."""
+        if self.width:
+            self.stream.write("\n")
+            self.width = 0
 
     def loading(self, done: int, total: int, what: str) -> None:
         self.write(f"{what} {done:,} of {total:,}", last=done == total)
@@ -109,20 +128,22 @@ class ProgressLine:
         pace = (now - self.first[1]) / (snap.step - self.first[0]) if snap.step > self.first[0] else (now - self.begin) / max(1, snap.step)
         left = round(pace * (self.steps - snap.step))
         share = lambda v: "  -  " if v is None else f"{v:5.1%}"                 # noqa: E731
-        pseudo = "" if m["mask_rate"] is None else f"  kept {share(m['mask_rate'])}  pseudo-labels {share(m['pseudo_label_acc'])}"
-        self.write(f"step {snap.step:,}/{self.steps:,}  loss {m['loss']:.3f}{pseudo}  test {share(self.acc)}  "
-                   f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left", last=snap.step == self.steps)
+        pseudo = "" if m["mask_rate"] is None else f"  kept {share(m['mask_rate'])}  pseudo {share(m['pseudo_label_acc'])}"
+        clock = (f"{left // 3600}:{left // 60 % 60:02}" if left >= 3600 else f"{left // 60}") + f":{left % 60:02}"
+        self.write(f"step {snap.step:,}/{self.steps:,}  loss {m['loss']:.3f}{pseudo}  test {share(self.acc)}  {clock} left",
+                   last=snap.step == self.steps)
 
 
 def train(argv: list[str]) -> int:
     """sslkit train METHOD."""
     from sslkit import methods
     from sslkit.data import load, split
-    from sslkit.runs import Run, all_runs, fit, record, run_path
+    from sslkit.runs import Run, Stopped, fit, record, run_path
     from sslkit.train import Config, Machine
 
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: sslkit train METHOD [FLAGS]\n\nmethods: " + ", ".join(methods.BY_NAME) + "\n`sslkit train METHOD --help` explains its flags")
+        names = ", ".join(methods.BY_NAME)
+        print(f"usage: sslkit train METHOD [FLAGS]\n\nmethods: {names}\n`sslkit train METHOD --help` explains its flags")
         return 0 if argv else 2
     kind = methods.method_class(argv[0])
     parser = Parser(prog=f"sslkit train {argv[0]}", description=inspect.getdoc(kind))
@@ -142,28 +163,30 @@ def train(argv: list[str]) -> int:
     line = ProgressLine(0)
     data = load(values.data, root=values.root, download=values.download, size=values.size, skip_bad_images=values.skip_bad_images,
                 progress=line.loading)
-    for name, count in data.info.items():
-        if name in ("skipped", "ignored") and count:
-            print(f"note: {name} {count} files", file=sys.stderr)
+    for name, why in (("skipped", "that are no images: " + ", ".join(data.info.get("skipped_files", ()))), ("ignored", "of other kinds")):
+        if data.info.get(name):
+            print(f"note: left out {data.info[name]} files {why}", file=sys.stderr)
     data = split(data, values.labels, values.seed, include_labeled=values.include_labeled, validation=values.validation)
     config = config.resolve(data, machine.torch_device())
-    run = Run(values.out or run_path(record(method, data, config)))
-    stopped = (run.path / "checkpoint.pt").exists()
+    new = record(method, data, config)
+    run = Run(values.out or run_path(new))
+    run.check(new)
     if values.resume and run.config is None:
-        others = [str(r.path) for r in all_runs() if r.result is None and r.config["method"] == argv[0]][:3]
-        raise InputError(f"--resume: there is no run in {run.path}" + (f"; stopped runs: {', '.join(others)} (--out chooses one)" if others else ""))
-    if run.config is not None and run.result is not None:
-        print(f"note: {run.path} is finished already, nothing to train" , file=sys.stderr)
-    elif stopped and run.config is not None and not values.resume:
+        raise InputError(f"--resume: there is no run in {run.path}; `sslkit runs` lists those there are, --out chooses one")
+    if run.result is not None:
+        print(f"note: {run.path} is finished already, nothing to train", file=sys.stderr)
+    elif (run.path / "checkpoint.pt").exists() and not values.resume:
         raise InputError(f"{run.path} holds a run that was stopped; --resume goes on with it, another --out leaves it alone")
-    line.steps = config.steps
-    line.begin = time.monotonic()
+    line = ProgressLine(config.steps)
     try:
         run = fit(method, data, config, machine, out=run.path, live=line)
-    except KeyboardInterrupt as stop:
-        again = [a for a in sys.argv[1:] if a != "--resume"]
-        print(f"\n{stop}\ngo on with: sslkit {shlex.join(again)} --resume" if str(stop) else "\nstopped", file=sys.stderr)
+    except Stopped as stop:
+        line.end()
+        again = shlex.join(["train", *(a for a in argv if a != "--resume"), "--resume"])
+        print(f"{stop}\ngo on with: sslkit {again}", file=sys.stderr)
         return 130
+    finally:
+        line.end()
     result = {key: value for key, value in run.result.items() if key != "machine"} | {"run": str(run.path)}
     print(f"test accuracy {result['test_acc']:.1%} (median of the last 20 evaluations {result['test_acc_median20']:.1%}), "
           f"{result['seconds']:.0f} s, {run.path}", file=sys.stderr if values.json else sys.stdout)
@@ -193,7 +216,7 @@ def runs(argv: list[str]) -> int:
                          "seed": config["train"]["seed"], "steps": config["train"]["steps"], "step": last.get("step", 0),
                          "finished": bool(result), **{key: result.get(key, last.get(key)) for key in (
                              "test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds")}, "run": str(run.path)})
-        except (InputError, KeyError, ValueError) as error:
+        except (InputError, KeyError, TypeError) as error:
             print(f"note: {run.path} is left out: {error}", file=sys.stderr)
     if values.json:
         for row in rows:
@@ -206,11 +229,13 @@ def runs(argv: list[str]) -> int:
     table = [("method", "data", "labels", "seed", "steps", "test", "median 20", "seconds", "run")]
     for r in rows:
         steps = f"{r['steps']:,}" if r["finished"] else f"{r['step']:,}/{r['steps']:,}"
-        table.append((r["method"], r["data"], f"{r['labels']:,}", str(r["seed"]), steps, percent(r["test_acc"]), percent(r["test_acc_median20"]),
-                      "" if r["seconds"] is None else f"{r['seconds']:.0f}", r["run"]))
-    widths = [max(map(len, column)) for column in zip(*table)]
+        seconds = "" if r["seconds"] is None else f"{r['seconds']:.0f}"
+        table.append((r["method"], r["data"], f"{r['labels']:,}", str(r["seed"]), steps,
+                      percent(r["test_acc"]), percent(r["test_acc_median20"]), seconds, r["run"]))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
-        print("  ".join(text.ljust(w) if k in (0, 1, 8) else text.rjust(w) for k, (text, w) in enumerate(zip(row, widths))).rstrip())
+        cells = [text.ljust(w) if k in (0, 1, 8) else text.rjust(w) for k, (text, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
     return 0
 
 
@@ -218,11 +243,11 @@ def reproduce(argv: list[str]) -> int:
     """sslkit reproduce."""
     from sslkit import batch
 
-    parser = Parser(prog="sslkit reproduce", description="Run the lessons from end to end; leave the executed notebooks, their figures and a "
-                    "summary page. Exit code 1 if one of them failed.")
+    parser = Parser(prog="sslkit reproduce", description="Run the lessons from end to end; leave the executed notebooks, their figures "
+                    "and a summary page. Exit code 1 if one of them failed.")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="which, by number or name (default: all)")
     parser.add_argument("--out", metavar="DIR", default="report", help="where they are left (default: report)")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a notebook's parameter")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     parser.add_argument("--refresh", action="store_true", help="also write the outputs back into notebooks/, for committing")
     values = parser.parse(argv)
     good = batch.reproduce(values.lessons, out=values.out, parameters=dict(values.parameter), refresh=values.refresh)
@@ -231,13 +256,12 @@ def reproduce(argv: list[str]) -> int:
 
 def lab(argv: list[str]) -> int:
     """sslkit lab."""
-    import os
     import subprocess
 
     from sslkit import batch
     from sslkit.runs import store
 
-    parser = Parser(prog="sslkit lab", description="Open JupyterLab in the lessons. Unknown flags go to JupyterLab, as --no-browser --port 8890.")
+    parser = Parser(prog="sslkit lab", description="Open JupyterLab in the lessons; other flags go to JupyterLab, as --port 8890.")
     _, rest = parser.parse_known_args(argv)
     folder = batch.lessons()[0].parent
     environment = {**os.environ, "SSLKIT_RUNS": str(store().absolute())}
@@ -272,15 +296,15 @@ def main(argv: list[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
-        return COMMANDS[choose("command", argv[0], COMMANDS)](argv[1:])
-    except InputError as error:
+        code = COMMANDS[choose("command", argv[0], COMMANDS)](argv[1:])
+        sys.stdout.flush()
+        return code
+    except (InputError, FloatingPointError) as error:
         print(f"sslkit: {error}", file=sys.stderr)
-        return 2
-    except FloatingPointError as error:
-        print(f"sslkit: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or Python's own flush at the end would complain
         return 141

@@ -16,12 +16,6 @@ def confusion(truth: Tensor, label: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(truth * num_classes + label, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def coverage_and_accuracy(confidence: Tensor, right: Tensor, tau: float) -> tuple[float, float | None]:
-    """Share of rows with confidence >= tau and the accuracy among them (None: no row). confidence (n,) float, right (n,) bool."""
-    kept = confidence >= tau
-    return kept.float().mean().item(), right[kept].float().mean().item() if kept.any() else None
-
-
 def neighbor_purity(points: Tensor, truth: Tensor, k: int = 10) -> float:
     """Mean share of a point's k nearest neighbours (Euclidean, itself excluded) that have its class. points (n, d), truth (n,)."""
     distance = torch.cdist(points.float(), points.float()).fill_diagonal_(float("inf"))

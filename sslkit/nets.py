@@ -45,7 +45,7 @@ class Block(nn.Module):
         h = F.leaky_relu_(self.bn1(x), 0.1)       # public code often skips this one where the width changes; the original has it
         if self.shortcut is not None:
             x = self.shortcut(h if self.activate_shortcut else x)
-        return x + self.conv2(F.leaky_relu_(self.bn2(self.conv1(h)), 0.1))
+        return self.conv2(F.leaky_relu_(self.bn2(self.conv1(h)), 0.1)).add_(x)
 
 
 class WideResNet(nn.Module):
@@ -56,7 +56,8 @@ class WideResNet(nn.Module):
     def __init__(self, depth: int = 28, widen: int = 2, channels: int = 3, groups: int = 3):
         super().__init__()
         blocks, rest = divmod(depth - groups - 1, 2 * groups)
-        require(rest == 0 and blocks > 0 and widen > 0, f"a wide ResNet of {groups} groups has depth {groups + 1} + {2 * groups}n, not {depth}")
+        require(rest == 0 and blocks > 0 and widen > 0,
+                f"a wide ResNet of {groups} groups has depth {groups + 1} + {2 * groups}n and a width from 1, not {depth} and {widen}")
         widths = [16, *(16 * widen * 2**k for k in range(groups))]
         self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.blocks = nn.Sequential(*(
@@ -79,10 +80,11 @@ class TorchvisionBackbone(nn.Module):
 
         last, self.feat_dim, options = TORCHVISION[name]
         try:
-            self.net = torchvision.models.get_model(name.replace("-", "_"), weights="DEFAULT" if weights == "imagenet" else None, **options)
+            known = "DEFAULT" if weights == "imagenet" else None
+            self.net = torchvision.models.get_model(name.replace("-", "_"), weights=known, **options)
         except OSError as error:
             raise InputError(f"the ImageNet weights of {name} could not be downloaded ({error}); "
-                             f"without a network, train from scratch with --weights none") from error
+                             "without a network, train from scratch with --weights none") from error
         setattr(self.net, last, nn.Identity())       # its Dropout goes too: draws are the loop's alone, or no run could be resumed
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,20 +119,26 @@ class Network(nn.Module):
                 m.momentum = momentum
 
 
+def known_network(name: str) -> tuple[int, int] | None:
+    """(depth, width) of a wide ResNet's name, None for another network. Raises InputError, with the nearest, for a name that is none."""
+    wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
+    if not wide:
+        choose("network", name, NETWORKS)
+        return None
+    return int(wide[1]), int(wide[2])
+
+
 def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weights: str = "none") -> Network:
     """The network called `name`: small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0. Its first weights depend on (name, seed) alone.
 
     weights: "none" or "imagenet" (torchvision's two, downloaded). Raises InputError for an unknown name and for weights that are not there.
     """
-    wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
-    if not wide:
-        choose("network", name, NETWORKS)
+    wide = known_network(name)
     require(weights == "none" or name in TORCHVISION, f"there are no {weights} weights for {name}; only for {', '.join(TORCHVISION)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if wide:
-            depth, widen = map(int, wide.groups())
-            backbone = WideResNet(depth, widen, channels, groups=4 if depth == 37 else 3)
+            backbone = WideResNet(*wide, channels, groups=4 if wide[0] == 37 else 3)
         else:
             backbone = SmallConvNet(channels) if name == "small" else TorchvisionBackbone(name, weights)
         return Network(backbone, num_classes)

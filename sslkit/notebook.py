@@ -4,6 +4,7 @@ import json
 import os
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from sslkit import plots
 from sslkit.data import SSLData
 from sslkit.errors import require
 from sslkit.methods.base import Method
-from sslkit.runs import Run, Stopped, fit, run_path, record, store, write_atomically, write_json
+from sslkit.runs import Run, Stopped, fit, record, run_path, store, write_atomically, write_json
 from sslkit.train import Config, Machine
 
 REDRAW_SECONDS, LINE_SECONDS = 2, 10
@@ -75,14 +76,15 @@ def fit_once(method: Method, data: SSLData, config: Config = Config()) -> Run:
     except Stopped as stop:
         print(f"{stop}: run the cell again")
         raise
-    print(f"{name}: {'found in the store' if known else 'trained'}, {resolved.steps:,} steps, {data.num_labeled} labels, seed {config.seed}")
+    how = "found in the store" if known else "trained"
+    print(f"{name}: {how}, {resolved.steps:,} steps, {data.num_labeled} labels, seed {config.seed}")
     return run
 
 
-def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15) -> np.ndarray:
+def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: float = 0.6) -> np.ndarray:
     """UMAP of points (n, d) to (n, 2) float32, kept in the store by a hash of its input: the first call compiles for 10 to 20 s."""
     points = np.ascontiguousarray(points, dtype=np.float32)
-    key = hashlib.sha256(points.tobytes() + repr((points.shape, seed, neighbors)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(points.tobytes() + repr((points.shape, seed, neighbors, min_dist)).encode()).hexdigest()[:16]
     path = store() / "cache" / f"umap-{key}.npy"
     try:
         return np.load(path)
@@ -92,7 +94,7 @@ def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15) -> np.ndarr
         warnings.simplefilter("ignore")
         import umap
 
-        found = umap.UMAP(n_neighbors=neighbors, random_state=seed, n_jobs=1).fit_transform(points).astype(np.float32)
+        found = umap.UMAP(n_neighbors=neighbors, min_dist=min_dist, random_state=seed, n_jobs=1).fit_transform(points).astype(np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def save(new: Path) -> None:
@@ -109,3 +111,12 @@ def finish(lesson: str, **figures: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"lesson": lesson, **figures})
     print(json.dumps(figures))
+
+
+def check(answer: object, right: Callable[[object], bool], hint: str = "look again") -> None:
+    """An exercise's self-check: nothing yet while `answer` is None, an AssertionError with the hint where it is not `right`."""
+    if answer is None:
+        print("your turn: put your answer in place of None")
+        return
+    assert right(answer), hint
+    print("right")

@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import matplotlib.patheffects
 import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure as MatplotlibFigure
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure as MatplotlibFigure
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255", "#44AA99", "#666666")
 INK, PALE = "#333333", "#BBBBBB"
 STYLE = {
-    "figure.dpi": 100, "savefig.dpi": 100, "font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 11, "axes.titlelocation": "left",
+    "figure.dpi": 100, "savefig.dpi": 100, "font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 11,
+    "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": "#E8E8E8", "axes.axisbelow": True, "lines.linewidth": 2,
     "legend.frameon": False, "axes.prop_cycle": matplotlib.cycler(color=COLORS), "figure.facecolor": "white", "axes.facecolor": "white"}
@@ -78,19 +80,18 @@ def image_grid(rows: Mapping[str, Sequence], titles: Sequence[str] = (), *, colo
                        "images: " + ", ".join(rows), len(rows), n, squeeze=False)
     for axis in axes.flat:
         bare(axis)
-    for line, (name, images) in zip(axes, rows.items()):
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
+    for r, (name, images) in enumerate(rows.items()):
+        axes[r, 0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
         for k, image in enumerate(images):
-            heading = titles[k] if titles and line is axes[0] else ""
-            picture(line[k], image, heading, colors[k] if colors else INK)
+            picture(axes[r, k], image, titles[k] if titles and r == 0 else "", colors[k] if colors else INK)
     return figure
 
 
 @styled
-def curves(lines: Mapping[str, tuple[Sequence, Sequence]], ylabel: str, *, title: str = "", percent: bool = True,
+def curves(lines: Mapping[str, tuple[Sequence, Sequence]], ylabel: str, *, title: str = "", xlabel: str = "step", percent: bool = True,
            shaded: Mapping[str, tuple[Sequence, Sequence]] | None = None) -> Figure:
     """Values over steps, a line for each name; `shaded` ones as filled areas behind. Values are fractions if `percent`."""
-    figure, axis = new(7, 3.4, f"{ylabel} over training: " + ", ".join([*lines, *(shaded or {})]))
+    figure, axis = new(7, 3.4, f"{ylabel or title} by {xlabel}: " + ", ".join([*lines, *(shaded or {})]))
     for name, (x, y) in (shaded or {}).items():
         axis.fill_between(x, y, color=PALE, alpha=0.35, linewidth=0)
         axis.plot(x, y, color="#999999", linewidth=1, label=name)
@@ -98,8 +99,8 @@ def curves(lines: Mapping[str, tuple[Sequence, Sequence]], ylabel: str, *, title
         axis.plot(x, y, label=name)
     if percent:
         axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-    axis.set(xlabel="step", ylabel=ylabel, title=title)
-    axis.legend(loc="lower right" if percent else "upper right")
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.legend(loc="best")
     return figure
 
 
@@ -112,9 +113,11 @@ def confusion(matrix, classes: Sequence[str], *, title: str = "", xlabel: str = 
     figure, axis = new(side + 0.6, side, "confusion of true class and pseudo-label")
     wrong = np.ma.masked_where(np.eye(len(classes), dtype=bool), share)
     axis.set_facecolor("#F2F2F2")
-    axis.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(0.2, wrong.max()))
+    top = max(0.1, wrong.max())
+    axis.imshow(wrong, cmap="Oranges", vmin=0, vmax=top)
     for r, c in np.argwhere(matrix > 0):
-        axis.text(c, r, f"{matrix[r, c]}", ha="center", va="center", fontsize=8, color=INK if r != c else "#888888")
+        dark = r != c and share[r, c] > 0.6 * top
+        axis.text(c, r, f"{matrix[r, c]}", ha="center", va="center", fontsize=8, color="white" if dark else INK if r != c else "#888888")
     axis.grid(False)
     axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=range(len(classes)), yticks=range(len(classes)))
     axis.set_xticklabels(classes, rotation=0 if max(map(len, classes)) < 4 else 60)
@@ -144,8 +147,9 @@ def coverage(confidence, right, tau: float) -> Figure:
     curve.plot(share, accuracy, color=COLORS[0])
     if kept.any():
         curve.plot(kept.mean(), right[kept].mean(), "o", color=COLORS[5], markersize=9)
-    curve.set(xlabel="share kept (coverage)", ylabel="accuracy of the kept", xlim=(0, 1.02), ylim=(min(0.8, accuracy.min()), 1.005))
+    curve.set(xlabel="share kept (coverage)", ylabel="accuracy of the kept", xlim=(0, 1.02), ylim=(accuracy.min() - 0.02, 1.005))
     curve.set_title(f"tau {tau:.3f}: {kept.sum():,} of {len(kept):,} kept, {(kept & ~right).sum():,} of them wrong")
+    curve.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
     for axis in (curve.xaxis, curve.yaxis):
         axis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
     return figure
@@ -153,32 +157,19 @@ def coverage(confidence, right, tau: float) -> Figure:
 
 @styled
 def scatter(points, label, classes: Sequence[str], *, marked=None, title: str = "", marked_name: str = "labelled") -> Figure:
-    """A map of points (n, 2) coloured by label (n,); `marked` (rows or a mask) ringed. Class names stand at their medians."""
+    """A map of points (n, 2) coloured by label (n,); `marked` (rows or a mask) ringed. A class's name stands at its median."""
     points, label = np.asarray(points), np.asarray(label)
-    figure, axis = new(6.4, 5.2, title or "map of the features")
+    figure, axis = new(7.2, 5.4, title or "map of the features")
     palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
     for c, name in enumerate(classes):
         mine = points[label == c]
-        axis.scatter(*mine.T, s=7, color=palette[c % len(palette)], alpha=0.55, linewidths=0)
+        axis.scatter(*mine.T, s=9, color=palette[c % len(palette)], alpha=0.6, linewidths=0)
         if len(mine):
-            axis.annotate(name, np.median(mine, 0), ha="center", va="center", fontsize=13, fontweight="bold",
-                          bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": palette[c % len(palette)], "alpha": 0.85})
+            axis.text(*np.median(mine, 0), name, ha="center", va="center", fontsize=15, fontweight="bold", color=palette[c % len(palette)],
+                      path_effects=[matplotlib.patheffects.withStroke(linewidth=4, foreground="white")])
     if marked is not None:
-        axis.scatter(*points[marked].T, s=42, facecolors="none", edgecolors="black", linewidths=1.2, label=marked_name)
-        axis.legend(loc="lower left", bbox_to_anchor=(0, -0.06))
+        axis.scatter(*points[marked].T, s=48, facecolors="none", edgecolors="black", linewidths=1.1, label=marked_name)
+        figure.legend(loc="outside lower left")
     axis.set_title(title)
     bare(axis)
-    return figure
-
-
-@styled
-def bars(values: Mapping[str, float], *, title: str = "", xlabel: str = "", highlight: Sequence[str] = ()) -> Figure:
-    """Horizontal bars of fractions with their numbers; `highlight` in the second colour."""
-    figure, axis = new(6.4, 0.42 * len(values) + 0.9, title)
-    names = list(values)[::-1]
-    drawn = axis.barh(names, [values[n] for n in names], color=[COLORS[1] if n in highlight else COLORS[0] for n in names], height=0.6)
-    axis.bar_label(drawn, [f" {values[n]:.1%}" for n in names])
-    axis.set(title=title, xlabel=xlabel, xlim=(0, 1.12 * max(1e-9, max(values.values()))))
-    axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-    axis.grid(False)
     return figure

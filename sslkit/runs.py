@@ -9,12 +9,14 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import torch
 
 from sslkit import __version__
 from sslkit.data import SSLData
-from sslkit.errors import InputError, require
+from sslkit.errors import InputError, choose, require
 from sslkit.methods.base import Method
 from sslkit.metrics import median_last
 from sslkit.nets import Network, build
@@ -30,6 +32,7 @@ from sslkit.records import Snapshot
 from sslkit.train import Config, Machine, describe, train
 
 CHECKPOINT_SECONDS = 60
+SAVED = {"format", "config", "seconds", "step", "sums", "student", "teacher", "optimizer", "method"}      # in checkpoint.pt
 
 
 class Stopped(KeyboardInterrupt):
@@ -43,7 +46,7 @@ class Stopped(KeyboardInterrupt):
 def store() -> Path:
     """Where runs lie: $SSLKIT_RUNS, else `runs` beside the nearest pyproject.toml above the working directory, else here."""
     if os.environ.get("SSLKIT_RUNS"):
-        return Path(os.environ["SSLKIT_RUNS"])
+        return Path(os.environ["SSLKIT_RUNS"]).expanduser()
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").exists()), here) / "runs"
 
@@ -52,7 +55,8 @@ def store() -> Path:
 def code_version() -> dict[str, str]:
     """The package's version and a hash of the files that decide a result."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    for path in [folder / f"{name}.py" for name in ("augment", "data", "folder", "nets", "train")] + sorted(folder.glob("methods/*.py")):
+    names = ("augment", "data", "folder", "imageops", "nets", "train")
+    for path in [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("methods/*.py"))]:
         digest.update(path.read_bytes())
     return {"version": __version__, "hash": digest.hexdigest()[:16]}
 
@@ -69,18 +73,20 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException as error:
-        new.unlink(missing_ok=True)
-        # torch's zip writer reports a full disk as a RuntimeError about its own position
-        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "inline_container" in str(error)):
-            raise cannot_write(path, error) from error
+        with suppress(OSError):
+            new.unlink()
+        # torch's zip writer raises a RuntimeError of its own over the disk's error
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError):
+            raise cannot_write(path, cause) from error
         raise
 
 
-def cannot_write(path: Path, error: Exception) -> InputError:
-    """The InputError for a file that could not be written; what was saved before is untouched."""
-    full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
-    reason = "no space left on the disk" if full else getattr(error, "strerror", None) or error
-    return InputError(f"could not write {path}: {reason}; what was saved before is untouched, and --resume goes on from there")
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The InputError for a file or folder that could not be written; what was saved before is untouched."""
+    reason = "no space left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+    saved = "; what was saved before is untouched, and --resume goes on from there" if os.path.exists(path.parent / "checkpoint.pt") else ""
+    return InputError(f"could not write {path}: {reason}{saved}")
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -97,13 +103,19 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
+    @property
+    def advice(self) -> str:
+        return f"remove {self.path} to train from the start, or give another --out"
+
     def _json(self, name: str) -> dict | None:
         try:
-            return json.loads((self.path / name).read_text())
+            content = json.loads((self.path / name).read_text())
+            require(isinstance(content, dict), "it is no JSON object")
+            return content
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.path / name} cannot be read ({error}); move the folder away or give another --out") from error
+            raise InputError(f"{self.path / name} cannot be read ({error}); {self.advice}") from error
 
     @property
     def config(self) -> dict | None:
@@ -118,11 +130,15 @@ class Run:
     @property
     def metrics(self) -> list[dict]:
         """A dict for each evaluation, first to last. A line cut off by a crash is left out."""
+        path = self.path / "metrics.jsonl"
         try:
-            lines = (self.path / "metrics.jsonl").read_text().split("\n")[:-1]
+            lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+            require(all(isinstance(m, dict) and "step" in m for m in lines), "a line is no evaluation")
+            return lines
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}); {self.advice}") from error
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one metric; NaN where it had none."""
@@ -134,17 +150,23 @@ class Run:
         path = self.path / "checkpoint.pt"
         require(path.exists(), f"{path} is not there: the run has not saved anything yet")
         try:
+            with zipfile.ZipFile(path) as file:
+                require(file.testzip() is None, "its checksum is wrong")       # torch does not look at them
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:          # a damaged zip or pickle can raise almost anything
-            raise InputError(f"{path} is truncated or not a checkpoint ({type(error).__name__}); remove it to train from the start") from error
-        require(isinstance(state, dict) and state.get("format") == 1, f"{path} is not a checkpoint of sslkit; remove it to train from the start")
+            raise InputError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); {self.advice}") from error
+        ours = isinstance(state, dict) and state.get("format") == 1 and SAVED <= state.keys()
+        require(ours, f"{path} is not a checkpoint of sslkit; {self.advice}")
         return state
 
     def network(self, weights: str = "teacher") -> Network:
         """The trained network, on the CPU: the EMA "teacher", which is what is evaluated, or the "student"."""
-        config, state = self.config, self.checkpoint()[weights]
-        network = build(config["train"]["network"], *(state["classifier.weight"].shape[:1]), config["channels"])
-        network.load_state_dict({name: value for name, value in state.items() if not name.startswith("heads.")})
+        saved = self.checkpoint()
+        config, state = saved["config"], saved[choose("weights", weights, ("teacher", "student"))]
+        network = build(config["train"]["network"], len(config["classes"]), config["channels"])
+        for name in [name for name in state if name.startswith("heads.")]:
+            del state[name]                  # in place: the state's own version numbers stay with it
+        network.load_state_dict(state)
         return network.eval()
 
     def log(self, metrics: dict) -> None:
@@ -154,13 +176,36 @@ class Run:
         try:
             with open(path, "a") as file:
                 file.write(json.dumps(metrics) + "\n")
+                file.flush()
+                os.fsync(file.fileno())     # a checkpoint on the disk must find every line before it
         except OSError as error:
-            os.truncate(path, at)
+            with suppress(OSError):
+                os.truncate(path, at)
             raise cannot_write(path, error) from error
+
+    def check(self, new: dict) -> None:
+        """Raise InputError unless the folder holds a run of the record `new` (its code apart), or nothing."""
+        require(not os.path.isfile(self.path), f"{self.path} is a file, not a folder; give another --out")
+        old = self.config
+        if old is not None:
+            changed = changes(old, new)
+            require(not changed, f"{self.path} holds another configuration ({changed}); give another --out")
+        elif self.path.exists():
+            others = [path.name for path in self.path.iterdir() if path.name != ".lock" and path not in self.leftovers()]
+            require(not others, f"{self.path} is not empty and holds no run ({others[0] if others else ''}); give another --out")
+
+    def leftovers(self) -> list[Path]:
+        """Files that a process which was killed had begun to write."""
+        ours = ("config.json", "metrics.jsonl", "checkpoint.pt", "result.json")
+        return [path for name in ours for path in self.path.glob(f".{name}.*.new")]
 
     def save(self, state: dict) -> None:
         """Replace checkpoint.pt."""
-        write_atomically(self.path / "checkpoint.pt", lambda new: torch.save({"format": 1, **state}, new))
+        def write(new: Path) -> None:
+            with open(new, "wb") as file:
+                torch.save({"format": 1, **state}, file)
+
+        write_atomically(self.path / "checkpoint.pt", write)
 
 
 def all_runs(folder: Path | None = None) -> list[Run]:
@@ -170,8 +215,9 @@ def all_runs(folder: Path | None = None) -> list[Run]:
 
 
 def record(method: Method, data: SSLData, config: Config) -> dict:
-    """config.json for a run of `method` on `data`; `config` is resolved."""
-    return {**describe(method, data, config), "channels": data.images.shape[1], "classes": list(data.classes), "code": code_version()}
+    """config.json for a run of `method` on `data`, as it reads back; `config` is resolved."""
+    shape = {"channels": data.images.shape[1], "classes": data.classes}
+    return json.loads(json.dumps({**describe(method, data, config), **shape, "code": code_version()}))
 
 
 def run_path(record: dict, folder: Path | None = None) -> Path:
@@ -191,6 +237,11 @@ def difference(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif a != b:
             rows.append(f"{prefix}{key} {a} -> {b}")
     return rows
+
+
+def changes(old: dict, new: dict) -> str:
+    """The first settings in which two records differ, in words; "" where only the code does."""
+    return "; ".join(difference({**old, "code": 0}, {**new, "code": 0})[:4])
 
 
 @contextmanager
@@ -222,11 +273,17 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError:                     # Windows: no lock, as before there was one
         yield
         return
-    with open(folder / ".lock", "w") as file:
+    try:
+        file = open(folder / ".lock", "w")
+    except OSError as error:
+        raise cannot_write(folder / ".lock", error) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(f"another process is training in {folder}") from error
+        except OSError:                     # a file system without locks
+            pass
         yield
 
 
@@ -241,37 +298,47 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
     config = config.resolve(data, machine.torch_device())
     new = record(method, data, config)
     run = Run(out or run_path(new))
+    run.check(new)
+    fresh = run.config is None
+    if not fresh and run.config.get("code") != new["code"]:
+        print(f"note: {run.path} was begun by other code of sslkit: {run.config.get('code')}, now {new['code']}", file=sys.stderr)
+    if run.result is not None:
+        return run
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(run.path, error) from error
     with locked(run.path):
-        old, state = run.config, None
-        if old is not None:
-            changed = difference({**old, "code": 0}, {**new, "code": 0})
-            require(not changed, f"{run.path} holds another configuration ({'; '.join(changed[:4])}); give another --out")
-            if run.result is not None:
-                return run
-        if (run.path / "checkpoint.pt").exists():
+        for path in run.leftovers():
+            path.unlink(missing_ok=True)
+        state, path = None, run.path / "checkpoint.pt"
+        if path.exists():
             state = run.checkpoint()
-            require(state["split"] == data.hash, f"{run.path / 'checkpoint.pt'} is from another split of the data; give another --out")
-        if old is None:
-            require(not any(p.name != ".lock" for p in run.path.iterdir()), f"{run.path} is not empty and holds no run; give another --out")
-            write_json(run.path / "config.json", new)
-        elif old["code"] != new["code"]:
-            print(f"note: the run was begun by other code of sslkit ({old['code']}); going on with this one", file=sys.stderr)
-        return _fit(run, method, data, config, machine, state, live)
+            changed = changes(state["config"], new)
+            whose = "another split of the data" if "data.split" in changed else "another run"
+            require(not changed, f"{path} is from {whose} ({changed}); {run.advice}")
+        try:
+            if fresh:
+                write_json(run.path / "config.json", new)
+            return _fit(run, method, data, config, machine, state, live)
+        except (InputError, FloatingPointError):
+            if fresh and not run.metrics:       # nothing came of it: an unknown network, a learning rate far too large
+                shutil.rmtree(run.path, ignore_errors=True)
+            raise
+        except (RuntimeError, ValueError) as error:
+            if state and re.search("load(ing|ed) state.dict", str(error)):
+                raise InputError(f"{path} does not fit this code of sslkit; {run.advice}") from error
+            raise
 
 
 def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, state: dict | None, live) -> Run:
     """The part of fit() inside the lock: train, write as it goes, finish."""
     begin, before = time.monotonic(), state["seconds"] if state else 0.0
-    done = [m for m in run.metrics if state and m["step"] <= state["step"]]      # lines after the checkpoint come again
+    done = [m for m in run.metrics if m["step"] <= state["step"]] if state else []       # lines after the checkpoint come again
+    due = [k for k in range(1, state["step"] + 1) if k % config.eval_every == 0 or k == config.steps] if state else []
+    require([m["step"] for m in done] == due, f"{run.path / 'metrics.jsonl'} lacks evaluations from before the checkpoint; {run.advice}")
     write_atomically(run.path / "metrics.jsonl", lambda new: new.write_text("".join(json.dumps(m) + "\n" for m in done)))
-    saved = begin
-
-    def save(snap: Snapshot) -> None:
-        run.save({**snap.state(), "split": data.hash, "seconds": seconds()})
+    saved, about = begin, {"config": run.config}
 
     def seconds() -> float:
         return before + time.monotonic() - begin
@@ -282,9 +349,9 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
                 run.log({"step": snap.step, **snap.metrics, "seconds": round(seconds(), 3)})
             if live:
                 live(snap)
-            last, due = snap.step == config.steps, time.monotonic() - saved > CHECKPOINT_SECONDS
-            if last or asked.is_set() or (snap.evaluated and due):
-                save(snap)
+            last = snap.step == config.steps
+            if last or asked.is_set() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                run.save({**snap.state(), **about, "seconds": seconds()})
                 saved = time.monotonic()
             if asked.is_set() and not last:
                 raise Stopped(run, snap.step, config.steps)
@@ -293,6 +360,6 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
         "method": type(method).__name__.lower(), "data": data.name, "labels": data.num_labeled, "seed": config.seed, "steps": config.steps,
         "test_acc": metrics[-1]["test_acc"], "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
         "pseudo_label_acc": metrics[-1]["pseudo_label_acc"], "mask_rate": metrics[-1]["mask_rate"], "seconds": round(seconds(), 2),
-        "machine": {"device": str(data.images.device if machine.device == "auto" else machine.device), "threads": torch.get_num_threads(),
+        "machine": {"device": str(machine.torch_device()), "threads": torch.get_num_threads(),
                     "torch": torch.__version__, "python": platform.python_version(), "cpu": platform.processor() or platform.machine()}})
     return run

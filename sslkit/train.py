@@ -18,8 +18,9 @@ from torch import Tensor
 from sslkit import augment
 from sslkit.data import SSLData
 from sslkit.errors import InputError, choose, require
+from sslkit.imageops import send
 from sslkit.methods.base import Method
-from sslkit.nets import Nets, Network, build
+from sslkit.nets import Nets, Network, build, known_network
 from sslkit.records import Batch, Snapshot, Spec, Step
 
 
@@ -81,6 +82,8 @@ class Config:
         within(lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295", "seed")
         if self.strong is not None:
             choose("strong view", self.strong, augment.VARIANTS)
+        if self.network is not None:
+            known_network(self.network)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Machine:
     device: Annotated[str, "cpu, cuda, cuda:1, mps ... (auto: cuda, else mps, else cpu)"] = "auto"
     threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core). A resumed run is equal to "
                                    "the bit only with the same number"] = None
-    channels_last: Annotated[bool | None, "keep images as N H W C in memory (default: wherever the network is not `small`)"] = None
+    channels_last: Annotated[bool, "keep images as N H W C in memory, a third faster on a CPU (default: yes)"] = True
     compile: Annotated[bool, "torch.compile the network; worth it on a GPU, not on a CPU"] = False
 
     def apply(self) -> None:
@@ -138,9 +141,12 @@ def generator(*key: object) -> torch.Generator:
 class Feed:
     """feed(step) -> Batch: labelled rows with replacement, unlabelled rows in an endless sequence of shuffled passes."""
 
-    def __init__(self, data: SSLData, method: Method, config: Config, channels_last: bool):
-        self.data, self.method, self.config, self.channels_last = data, method, config, channels_last
+    def __init__(self, data: SSLData, method: Method, config: Config, channels_last: bool = False, device: torch.device | None = None):
+        self.device = data.images.device if device is None else device
+        self.data = data.to("cpu" if self.device.type == "mps" else self.device)      # MPS lacks the float64 that views are made in
+        self.method, self.config, self.channels_last = method, config, channels_last
         self.n_u = config.mu * config.batch_size if method.views else 0
+        self.truth = data.y[data.unlabeled].to(self.device)                           # for scores alone, never in a Batch
         self.passes: dict[int, Tensor] = {}
 
     def unlabeled_rows(self, step: int) -> Tensor:
@@ -152,25 +158,21 @@ class Feed:
         return torch.cat([self.passes[k][at[at // n == k] % n] for k in needed])
 
     def view(self, kind: str, rows: Tensor, g: torch.Generator) -> Tensor:
-        """(n, num, H, W) float32: the training images `rows`, augmented and normalised."""
+        """(n, num, H, W) float32 on the device: the training images `rows`, augmented and normalised."""
         images, flip = self.data.images.index_select(0, rows), self.data.flip
         images = augment.weak(images, g, flip=flip) if kind == "weak" else augment.strong(images, g, variant=self.config.strong, flip=flip)
-        return augment.normalize(images, self.data.mean, self.data.std, channels_last=self.channels_last)
+        return augment.normalize(images, self.data.mean, self.data.std, channels_last=self.channels_last).to(self.device)
 
     def __call__(self, step: int) -> Batch:
         g, data = generator(self.config.seed, "step", step), self.data
         i = torch.randint(data.num_labeled, (self.config.batch_size,), generator=g)
         j = self.unlabeled_rows(step) if self.n_u else torch.empty(0, dtype=torch.int64)
         draws = self.method.draw(g, len(i), len(j))
-        i, j = to_device(i, data.images.device), to_device(j, data.images.device)
+        i, j = send(i, data.images.device), send(j, data.images.device)
         x = self.view("weak", data.labeled[i], g)
         u = tuple(self.view(kind, data.unlabeled[j], g) for kind in self.method.views)
-        return Batch(x, data.y[data.labeled[i]], u, i, j, {name: to_device(v, x.device) for name, v in draws.items()})
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move without waiting for what the device is doing."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+        y, i, j, *draws_there = (send(t, self.device) for t in (data.y[data.labeled[i]], i, j, *draws.values()))
+        return Batch(x, y, u, i, j, dict(zip(draws, draws_there)))
 
 
 def tally(out: Step, truth: Tensor) -> dict[str, Tensor]:
@@ -193,22 +195,24 @@ def means(sums: dict[str, float]) -> dict[str, float | None]:
 
 
 @torch.no_grad()
-def predict(network: Network, images: Tensor, data: SSLData, *, dtype: torch.dtype | None = None, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+def predict(network: Network, images: Tensor, data: SSLData, *, dtype: torch.dtype | None = None,
+            batch_size: int = 500) -> tuple[Tensor, Tensor]:
     """Probabilities (n, C) and pooled features (n, D) of plain uint8 `images` (n, num, H, W), normalised as `data` is."""
     network.norm_mode("running", 0.0)
-    outs = [network(augment.normalize(part, data.mean, data.std), dtype) for part in images.split(batch_size)]
+    device = network.classifier.weight.device
+    outs = [network(augment.normalize(part, data.mean, data.std).to(device), dtype) for part in images.split(batch_size)]
     return torch.cat([o.logits for o in outs]).softmax(1), torch.cat([o.feat for o in outs])
 
 
 def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype | None = None) -> float:
     """Accuracy on the test images, a fraction."""
-    right = predict(network, data.test_images, data, dtype=dtype)[0].argmax(1) == data.test_y
+    right = predict(network, data.test_images, data, dtype=dtype)[0].argmax(1).to(data.test_y.device) == data.test_y
     return right.sum().item() / len(right)
 
 
-def set_up(method: Method, data: SSLData, config: Config, *, compile: bool = False) -> tuple[Nets, torch.optim.Optimizer]:
-    """Networks, the method's heads and buffers, and the optimiser, on the data's device. `config` is resolved."""
-    device = data.images.device
+def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Machine()) -> tuple[Nets, torch.optim.Optimizer, Feed]:
+    """Networks, the method's heads and buffers, the optimiser and the feed, on the machine's device. `config` is resolved."""
+    device = machine.torch_device()
     network = build(config.network, data.num_classes, data.images.shape[1], seed=config.seed, weights=config.weights)
     spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size, config.mu, config.steps)
     with torch.random.fork_rng(devices=[]):
@@ -221,9 +225,40 @@ def set_up(method: Method, data: SSLData, config: Config, *, compile: bool = Fal
     others = [p for p in network.parameters() if p.ndim <= 1]              # BatchNorm and biases do not decay
     optimizer = torch.optim.SGD([{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
                                 lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=device.type in ("cpu", "cuda"))
-    if compile:
-        network.backbone.compile()
-    return nets, optimizer
+    if machine.channels_last:
+        nets.student.to(memory_format=torch.channels_last)
+        nets.teacher.to(memory_format=torch.channels_last)
+    feed = Feed(data, method, config, machine.channels_last, device)
+    if machine.compile:
+        compile_or_say(network, feed(0).x, nets.dtype)
+    return nets, optimizer, feed
+
+
+def compile_or_say(network: Network, x: Tensor, dtype: torch.dtype | None) -> None:
+    """torch.compile the backbone where this machine can; else say so and go on without."""
+    network.backbone.compile()
+    network.norm_mode("batch", 0.0)                  # the trial leaves no trace in the running statistics
+    try:
+        network(x, dtype).logits.sum().backward()
+    except Exception as error:                       # no compiler, no Triton, an operator it cannot trace: whatever it is, we can go on
+        network.backbone._compiled_call_impl = None
+        print(f"note: torch.compile does not work here ({type(error).__name__}: {str(error).splitlines()[0][:120]}); going on without it",
+              file=sys.stderr)
+    finally:
+        network.zero_grad()
+
+
+def take_step(method: Method, nets: Nets, optimizer: torch.optim.Optimizer, feed: Feed, step: int) -> dict[str, Tensor]:
+    """Draw, augment, forward, backward, SGD, EMA: one step, and its sums for the metrics. Nothing here waits for the device."""
+    config, batch = feed.config, feed(step)
+    for group in optimizer.param_groups:
+        group["lr"] = cosine_lr(config.lr, step, config.steps)
+    out = method.loss(nets, batch, torch.full((), step / config.steps, device=batch.x.device))
+    optimizer.zero_grad()
+    out.loss.backward()
+    optimizer.step()
+    nets.update_ema()
+    return tally(out, feed.truth[batch.j])
 
 
 def train(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
@@ -235,13 +270,9 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
     """
     require(data.num_labeled > 0, "the data has no labelled rows yet: data.split(data, labels, seed) chooses them")
     device = machine.torch_device()
-    config, data = config.resolve(data, device), data.to(device)
-    channels_last = config.network != "small" if machine.channels_last is None else machine.channels_last
-    nets, optimizer = set_up(method, data, config, compile=machine.compile)
-    if channels_last:
-        nets.student.to(memory_format=torch.channels_last)
-        nets.teacher.to(memory_format=torch.channels_last)
-    feed, truth, sums, start = Feed(data, method, config, channels_last), data.y[data.unlabeled], {}, 0
+    config = config.resolve(data, device)
+    nets, optimizer, feed = set_up(method, data, config, machine)
+    data, sums, start = feed.data, {}, 0
     parts = {"student": nets.student, "teacher": nets.teacher, "optimizer": optimizer, "method": method}
     if state is not None:
         for name, part in parts.items():
@@ -253,15 +284,7 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
 
     shown = time.monotonic()
     for step in range(start, config.steps):
-        batch = feed(step)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_lr(config.lr, step, config.steps)
-        out = method.loss(nets, batch, torch.full((), step / config.steps, device=device))
-        optimizer.zero_grad()
-        out.loss.backward()
-        optimizer.step()
-        nets.update_ema()
-        new = tally(out, truth[batch.j])
+        new = take_step(method, nets, optimizer, feed, step)
         sums = {name: sums[name] + value for name, value in new.items()} if sums else new
 
         done = step + 1

@@ -110,7 +110,8 @@ def test_metrics_are_means_over_the_steps_since_the_last_evaluation():
     truth = torch.tensor([0, 0, -1, 0])                                        # right, wrong, unknown, right (ties go to the lowest)
     step = Step(torch.tensor(2.0), {"sup": torch.tensor(1.5)}, q, torch.tensor([1.0, 1.0, 1.0, 0.0]))
     sums = {k: v.item() + v.item() for k, v in tally(step, truth).items()}
-    assert means(sums) == pytest.approx({"loss": 2.0, "sup": 1.5, "mask_rate": 0.75, "pseudo_label_acc": 0.5, "pseudo_label_acc_all": 2 / 3})
+    assert means(sums) == pytest.approx({
+        "loss": 2.0, "sup": 1.5, "mask_rate": 0.75, "pseudo_label_acc": 0.5, "pseudo_label_acc_all": 2 / 3})
     nothing = {k: v.item() for k, v in tally(Step(torch.tensor(2.0), {}, q, torch.zeros(4)), truth).items()}
     assert means(nothing)["pseudo_label_acc"] is None
     plain = {k: v.item() for k, v in tally(Step(torch.tensor(2.0), {}), truth[:0]).items()}

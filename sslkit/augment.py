@@ -1,0 +1,205 @@
+"""Weak and strong views of a batch of uint8 images: each image has a draw of its own, and nothing loops over images.
+
+The ops are Pillow's, bit for bit (imageops.py). The variants of RandAugment are those of kekmodel/FixMatch-pytorch (mc),
+google-research/fixmatch (rac), USB and TorchSSL (usb) and CoMatch (fixed); `small` is ours, for images under 16 px. All random
+numbers come from one CPU generator, so that every device makes the same views and the host knows, without waiting for a GPU, how
+many rows each op gets. MPS has no float64: views are made on the CPU there.
+"""
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from sslkit.errors import choose, require
+from sslkit.imageops import OPS, ROTATE, affine, bilinear, blank, constant, fixed_point, luma, pick, run_sorted, send, steps_to
+
+
+class _Variant(NamedTuple):
+    """What sets a RandAugment apart; a pair (base, span) gives an op's value at level m as base + span * m / 10."""
+    slots: int                       # ops an image
+    p: float                         # chance of each
+    levels: tuple[float, float]      # lowest and highest m
+    whole: bool                      # m is an integer, and so are degrees, thresholds and shifts
+    enhance: tuple[float, float]     # factor of Contrast, Brightness, Color, Sharpness
+    bits: tuple[float, float]
+    threshold: tuple[float, float]
+    shift: tuple[float, float]       # span of the translation: (in sides, in pixels)
+    pillow_box: bool                 # cutout as Pillow's inclusive rectangle, or a box clipped all round
+    fill: tuple[int, int, int]       # cutout colour
+
+
+_SPECS = {
+    "mc": _Variant(2, .5, (1, 9), True, (.05, .9), (4, 4), (256, -256), (.3, 0), True, (127, 127, 127)),
+    "rac": _Variant(2, .5, (1, 9), True, (.1, 1.8), (4, -4), (256, -256), (0, 10), False, (128, 128, 128)),
+    "usb": _Variant(3, 1., (0, 10), False, (.05, .9), (4, 4), (256, -256), (.3, 0), True, (125, 123, 114)),
+    "fixed": _Variant(2, .5, (10, 10), True, (.1, 1.8), (4, 0), (256, 0), (0, 10), False, (128, 128, 128)),
+}
+VARIANTS = (*_SPECS, "small")
+
+
+def weak(images: Tensor, g: Generator, *, flip: bool = True, pad: int | None = None) -> Tensor:
+    """The weak view: a reflect-padded random crop, then a horizontal flip with p .5 (kekmodel/FixMatch-pytorch).
+
+    images: (N, C, H, W) uint8 on any device, C 1 or 3, H == W; the result likewise. g: a CPU generator, the only
+    randomness. pad: pixels, by default 12.5% of the side, at least 1; 0 leaves the crop out. InputError for any other
+    images, generator or pad.
+    """
+    n, c, side = _check(images, g)
+    pad = max(1, side // 8) if pad is None else pad
+    require(0 <= pad < max(side, 1), f"pad must lie in 0..{side - 1} for images of side {side}, not {pad}")
+    draws = torch.rand(3, n, generator=g, dtype=torch.float64)
+    shift = (draws[:2] * (2 * pad + 1)).int() - pad
+    mirror = ((draws[2] < .5) & flip).int()
+    # Where rows and columns start, and their steps: a flip starts at the far end and runs back.
+    plan = torch.stack((shift[0], shift[1] + mirror * (side - 1), torch.ones_like(mirror), 1 - 2 * mirror))
+    plan = send(plan, images.device)[..., None]
+    at = plan[:2] + plan[2:] * steps_to(side, torch.int32, images.device)
+    y, x = side - 1 - (side - 1 - at.abs()).abs()  # reflected at both ends
+    return pick(images.flatten(2), (y * side)[:, :, None] + x[:, None, :]).view_as(images)
+
+
+def randaugment(images: Tensor, g: Generator, variant: str, *, magnitude: float | None = None,
+                cutout: bool = True) -> Tensor:
+    """A RandAugment variant and its cutout, drawn for each image (methods.md, the table in Common protocol).
+
+    images, g: as in weak(). magnitude: one strength for all ops and the cutout, 0 changes nothing, 1 is the end of the
+    variant's range that changes most; None draws. InputError for an unknown variant, other images, a magnitude
+    outside [0, 1].
+    """
+    choose("variant", variant, VARIANTS)
+    n, c, side = _check(images, g)
+    require(magnitude is None or 0 <= magnitude <= 1, f"magnitude must lie in [0, 1], not {magnitude}")
+    images = (_small if variant == "small" else _policy)(images, g, variant, magnitude)
+    size, *centre = torch.rand(3, n, generator=g, dtype=torch.float64)
+    if not cutout or magnitude == 0:
+        return images
+    if variant != "usb" or magnitude is not None:
+        size = torch.full_like(size, 1 if magnitude is None else magnitude)
+    size = size * side / (4 if variant == "small" else 2)
+    size = size if variant == "usb" else size.floor()
+    centre = torch.stack(centre) * side
+    if variant != "small" and _SPECS[variant].pillow_box:
+        start = (centre - size / 2).clamp_(min=0).floor_()
+        stop = (start + size).floor_() + 1
+    else:
+        start = centre.floor_() - size // 2
+        stop = start + size
+    return blank(images, start, stop, (0, 0, 0) if variant == "small" else _SPECS[variant].fill)
+
+
+def strong(images: Tensor, g: Generator, *, variant: str = "mc", flip: bool = True, pad: int | None = None) -> Tensor:
+    """The strong view: a weak view of its own, then randaugment() (FixMatch); shapes and errors as in those two."""
+    choose("variant", variant, VARIANTS)
+    return randaugment(weak(images, g, flip=flip, pad=pad), g, variant)
+
+
+def apply_op(images: Tensor, name: str, value: Tensor) -> Tensor:
+    """One op of OPS on a batch, equal to Pillow's bit for bit.
+
+    images: (N, C, H, W) uint8, as in weak(). value: (N,) floats in the op's own units: degrees, shear, pixels, bits,
+    threshold, factor of enhance(); ignored where the op takes none. InputError for an unknown op, other images, or a
+    value of another shape.
+    """
+    at = OPS.index(choose("op", name, OPS))
+    n, c, side = _check(images)
+    require(value.shape == (n,), f"value must have one entry for each of {n} images, not shape {tuple(value.shape)}")
+    value = value.double().cpu()
+    maps = fixed_point(affine(torch.full((n,), at), value, side))
+    out = images.flatten(2).clone()
+    run_sorted(out, [0] * (at + 1) + [n] * (len(OPS) - at), *(send(t, images.device) for t in (value, maps)))
+    return out.view_as(images)
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], *, channels_last: bool = False) -> Tensor:
+    """(images / 255 - mean) / std, float32, as torchvision's ToTensor and Normalize.
+
+    images: (N, C, H, W) uint8, as in weak(); the result has the same shape, in channels_last memory if asked.
+    mean, std: C floats, in units of [0, 1]. InputError for other images, or where mean or std has not C entries.
+    """
+    n, c, side = _check(images)
+    require(len(mean) == len(std) == c, f"mean and std need {c} entries each, for images with {c} channels")
+    scale = constant(tuple(1 / (255 * float(s)) for s in std), images.device)
+    offset = constant(tuple(-float(m) / float(s) for m, s in zip(mean, std)), images.device)
+    out = images.float().mul_(scale).add_(offset)
+    return out.contiguous(memory_format=torch.channels_last) if channels_last else out
+
+
+def _check(images: Tensor, g: Generator | None = None) -> tuple[int, int, int]:
+    shape = tuple(images.shape)
+    ok = images.dtype == torch.uint8 and len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
+    require(ok, f"images must be uint8 of shape (N, 1 or 3, side, side), not {images.dtype} of shape {shape}")
+    require(g is None or g.device.type == "cpu", "the generator must be on the CPU, where all draws are made")
+    return shape[:3]
+
+
+@functools.lru_cache(maxsize=64)
+def _curves(variant: str, side: int, pinned: bool) -> Tensor:
+    """(3, 14): base, span, whether span * m / 10 is truncated. Pinned: from no change (m = 0) to the most (m = 10)."""
+    v = _SPECS[variant]
+    shift = (0, v.shift[0] * side + v.shift[1])
+    rows = [(0, 0)] * 3 + [v.bits, v.threshold] + [v.enhance] * 4 + [(0, 30), (0, .3), (0, .3), shift, shift]
+    whole = ("Posterize", "Solarize", "Rotate", "TranslateX", "TranslateY") if v.whole else ("Posterize",)
+    cut = [name in whole for name in OPS]
+    if pinned:
+        neutral = (0, 0, 0, 8, 256, 1, 1, 1, 1, 0, 0, 0, 0, 0)
+        for i, (base, span) in enumerate(rows):
+            steps = (math.trunc(span * m / 10) if cut[i] else span * m / 10 for m in reversed(v.levels))
+            ends = (base + step - neutral[i] for step in steps)
+            rows[i] = neutral[i], max(ends, key=lambda change: round(abs(change), 9))
+    return torch.tensor([*zip(*rows), cut], dtype=torch.float64)
+
+
+def _policy(images: Tensor, g: Generator, variant: str, magnitude: float | None) -> Tensor:
+    v, n, side = _SPECS[variant], len(images), images.shape[-1]
+    op, keep, level, sign = torch.rand(4, v.slots, n, generator=g, dtype=torch.float64)
+    if magnitude == 0:
+        return images.clone()  # AutoContrast and Equalize have no strength to turn down
+    low, high = v.levels
+    if magnitude is not None:
+        level = torch.full_like(level, 10 * magnitude)
+    else:
+        level = low + (level * (high - low + 1)).floor_() if v.whole else low + level * (high - low)
+    ops = (op * len(OPS)).long() * (keep < v.p)
+    base, span, cut = _curves(variant, side, magnitude is not None)[:, ops]
+    step = span * level / 10
+    value = base + torch.where(cut > 0, step.trunc(), step)
+    value = torch.where((ops >= ROTATE) & (sign < .5), -value, value)
+    ops, order = ops.sort(dim=1, stable=True)
+    value = value.gather(1, order)
+    maps = affine(ops, value, side)
+    maps = maps if variant == "fixed" else fixed_point(maps)
+    edges = torch.searchsorted(ops, torch.arange(len(OPS) + 1).expand(v.slots, -1).contiguous()).tolist()
+    back = torch.empty_like(order).scatter_(1, order, torch.arange(n).expand_as(order))
+    # From one slot's order straight to the next one's, at the end back to the first.
+    moves = torch.cat((order[:1], back[:-1].gather(1, order[1:]), back[-1:]))
+    moves, value, maps = (send(t, images.device) for t in (moves, value, maps))
+    x = images.flatten(2)
+    for slot in range(v.slots):
+        x = x.index_select(0, moves[slot])
+        run_sorted(x, edges[slot], value[slot], maps[slot])
+    return x.index_select(0, moves[-1]).view_as(images)
+
+
+def _small(images: Tensor, g: Generator, variant: str, magnitude: float | None) -> Tensor:
+    """One affine map (bilinear, black outside), then contrast and brightness by one table."""
+    n, c, side = images.shape[:3]
+    draws = 2 * torch.rand(7, n, generator=g, dtype=torch.float64) - 1
+    if magnitude is not None:
+        draws = torch.where(draws < 0, -magnitude, magnitude).double()
+    angle, shift_x, shift_y, scale, shear, contrast, light = draws
+    angle, scale, shear = angle * math.radians(23), torch.exp(-.2 * scale), .3 * shear
+    cos, sin, half = angle.cos() * scale, angle.sin() * scale, side / 2
+    # From a pixel of the result back to the source: undo the shift, then shear, rotate and scale about the middle.
+    x, y = half + shift_x * side / 4, half + shift_y * side / 4
+    top, bottom = (cos, cos * shear - sin), (sin, sin * shear + cos)
+    a = torch.stack((*top, half - top[0] * x - top[1] * y, *bottom, half - bottom[0] * x - bottom[1] * y), 1)
+    tone = torch.stack((1 + .5 * contrast, light * .15 * 255))
+    a, tone = send(a.view(n, 2, 3), images.device), send(tone.float(), images.device)
+    x = bilinear(images.flatten(2), a, fill=0)
+    mean = luma(x.float()).mean(2, keepdim=True)
+    factor, light = tone[:, :, None, None]
+    table = (steps_to(256, torch.float32, x.device) - mean) * factor + mean + light
+    return table.round_().clamp_(0, 255).to(torch.uint8).expand(-1, c, -1).gather(2, x.long()).view_as(images)

@@ -1,0 +1,187 @@
+"""What one training step costs: beside the step as it is usually written, and beside the network alone, in one run.
+
+naive: eager float32, NCHW, all views in one forward with a gradient through each, SGD and EMA parameter by parameter, Pillow
+augmentation of each image in the main process. bare: forward and backward of the network in our own configuration, on ready-made
+tensors. step: our whole step. Each round measures all three in turn; medians over the rounds.
+"""
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+import torch
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from torch import Tensor
+
+from sslkit import augment, methods
+from sslkit.data import SSLData
+from sslkit.errors import require
+from sslkit.methods.base import Method
+from sslkit.records import Batch
+from sslkit.train import Config, Machine, set_up, take_step
+
+
+class PillowUSB:
+    """The strong view of variant usb as its own code base makes it: Pillow, image by image, Python's random numbers."""
+
+    def __init__(self, side: int, mean, std):
+        from torchvision import transforms as T
+
+        weak = [T.RandomCrop(side, padding=side // 8, padding_mode="reflect"), T.RandomHorizontalFlip()]
+        last = [T.ToTensor(), T.Normalize(mean, std)]
+        self.weak, self.strong = T.Compose(weak + last), T.Compose(weak + [self.randaugment, self.cutout] + last)
+
+    OPS = (
+        (lambda i, v: ImageOps.autocontrast(i), 0, 1), (lambda i, v: ImageEnhance.Brightness(i).enhance(v), 0.05, 0.95),
+        (lambda i, v: ImageEnhance.Color(i).enhance(v), 0.05, 0.95), (lambda i, v: ImageEnhance.Contrast(i).enhance(v), 0.05, 0.95),
+        (lambda i, v: ImageOps.equalize(i), 0, 1), (lambda i, v: i, 0, 1), (lambda i, v: ImageOps.posterize(i, max(1, int(v))), 4, 8),
+        (lambda i, v: i.rotate(random.choice((-1, 1)) * v), 0, 30), (lambda i, v: ImageEnhance.Sharpness(i).enhance(v), 0.05, 0.95),
+        (lambda i, v: i.transform(i.size, Image.AFFINE, (1, random.choice((-1, 1)) * v, 0, 0, 1, 0)), 0, 0.3),
+        (lambda i, v: i.transform(i.size, Image.AFFINE, (1, 0, 0, random.choice((-1, 1)) * v, 1, 0)), 0, 0.3),
+        (lambda i, v: ImageOps.solarize(i, v), 0, 256),
+        (lambda i, v: i.transform(i.size, Image.AFFINE, (1, 0, random.choice((-1, 1)) * v * i.size[0], 0, 1, 0)), 0, 0.3),
+        (lambda i, v: i.transform(i.size, Image.AFFINE, (1, 0, 0, 0, 1, random.choice((-1, 1)) * v * i.size[1])), 0, 0.3))
+
+    def randaugment(self, image: Image.Image) -> Image.Image:
+        for op, low, high in random.choices(self.OPS, k=3):
+            image = op(image, random.uniform(low, high))
+        return image
+
+    def cutout(self, image: Image.Image) -> Image.Image:
+        side = image.size[0]
+        size = random.uniform(0, 0.5) * side
+        x, y = (int(max(0, random.uniform(0, side) - size / 2)) for _ in range(2))
+        image = image.copy()
+        ImageDraw.Draw(image).rectangle((x, y, min(side, x + size), min(side, y + size)), (125, 123, 114))
+        return image
+
+
+class Naive:
+    """The step as the widely used frameworks take it."""
+
+    def __init__(self, method: Method, data: SSLData, config: Config, machine: Machine):
+        device = machine.torch_device()
+        arguments = method.arguments | ({"passes": "joint"} if "passes" in method.arguments else {})
+        self.method, self.data, self.config, self.device = type(method)(**arguments), data, config, device
+        plain = replace(config, precision="fp32")
+        self.nets = set_up(self.method, data, plain, Machine(device=machine.device, channels_last=False))[0]
+        self.optimizer = torch.optim.SGD(self.nets.student.parameters(), lr=config.lr, momentum=config.momentum, nesterov=True,
+                                         weight_decay=config.weight_decay, foreach=False, fused=False)
+        self.views = PillowUSB(data.side, data.mean, data.std)
+        self.pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in data.images.cpu()]
+
+    def view(self, kind: str, rows: list[int]) -> Tensor:
+        transform = self.views.weak if kind == "weak" else self.views.strong
+        return torch.stack([transform(self.pictures[row]) for row in rows]).to(self.device)
+
+    def __call__(self, step: int) -> None:
+        config, data = self.config, self.data
+        i = random.choices(range(data.num_labeled), k=config.batch_size)
+        j = random.sample(range(data.num_unlabeled), config.mu * config.batch_size) if self.method.views else []
+        x = self.view("weak", data.labeled[i].tolist())
+        u = tuple(self.view(kind, data.unlabeled[j].tolist()) for kind in self.method.views)
+        batch = Batch(x, data.y[data.labeled[i]].to(self.device), u, torch.tensor(i), torch.tensor(j), {})
+        self.optimizer.zero_grad()
+        out = self.method.loss(self.nets, batch, torch.tensor(0.0, device=self.device))
+        out.loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            for teacher, student in zip(self.nets.teacher.parameters(), self.nets.student.parameters()):
+                teacher.mul_(0.999).add_(student, alpha=0.001)
+            for teacher, student in zip(self.nets.teacher.buffers(), self.nets.student.buffers()):
+                teacher.copy_(student)
+        out.loss.item()
+
+
+def photographs(count: int, side: int, device: torch.device) -> SSLData:
+    """Noise with the smoothness of photographs, in ten classes, all of it labelled: what the pixels show costs nothing."""
+    g = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, max(2, side // 4), max(2, side // 4), generator=g)
+    fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic", align_corners=False)
+    images = (255 * (fine + 0.1 * torch.randn(count, 3, side, side, generator=g)).clamp(0, 1)).to(torch.uint8)
+    rows, y = torch.arange(count), torch.arange(count) % 10
+    return SSLData("noise", images, y, images[:10], y[:10], tuple("0123456789"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), True, "", rows,
+                   rows, 0, {}, rows[:0]).to(device)
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call, the device's own work included."""
+    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type, lambda: None)
+    wait()
+    begin = time.perf_counter()
+    work()
+    wait()
+    return 1000 * (time.perf_counter() - begin)
+
+
+def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch",
+          net: Annotated[str, "network (default: wrn-28-2, the papers' for CIFAR-10)"] = "wrn-28-2",
+          batch_size: Annotated[int, "labelled images a step (default: 16; paper: 64)"] = 16,
+          mu: Annotated[int, "unlabelled images for each labelled one (default: 7; paper: 7)"] = 7,
+          size: Annotated[int, "side of the images in pixels (default: 32, CIFAR)"] = 32,
+          rounds: Annotated[int, "how often each is measured, in turn (default: 9)"] = 9,
+          precision: Annotated[str, "auto, fp32 or bf16, for bare and step (default: auto)"] = "auto",
+          device: Annotated[str, "cpu, cuda ... (default: auto)"] = "auto",
+          threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core)"] = None,
+          channels_last: Annotated[bool, "images as N H W C, for bare and step (default: yes)"] = True,
+          compile: Annotated[bool, "torch.compile, for bare and step"] = False) -> dict:
+    """What one training step costs, in milliseconds: naive, bare, step, medians of measurements in turn; and the images a second of
+    the strong view of variant usb, ours and Pillow's.
+    """
+    require(rounds >= 1, f"rounds is {rounds}, it must be at least 1")
+    require(8 <= size <= 512, f"size is {size}, it must be from 8 to 512")
+    machine = Machine(device, threads, channels_last, compile)
+    machine.apply()
+    where = machine.torch_device()
+    config = Config(network=net, batch_size=batch_size, mu=mu, strong="usb", precision=precision)
+    config.check()
+    data = photographs(max(512, 2 * batch_size * mu), size, where)
+    config = config.resolve(data, where)
+    ours, naive = methods.method_class(method)(), Naive(methods.method_class(method)(), data, config, machine)
+    nets, optimizer, feed = set_up(ours, data, config, machine)
+    ready, step = feed(0), iter(range(10**9))
+
+    def bare() -> None:
+        """The passes that the method makes, on ready tensors, the gradient from the plainest loss."""
+        if ready.u and ours.arguments.get("passes") == "split":
+            nets(ready.u[0], grad=False)
+            outs = nets(ready.x, *ready.u[1:])
+        else:
+            outs = nets(ready.x, *ready.u)
+        optimizer.zero_grad()
+        sum(out.logits.mean() for out in outs).backward()
+
+    works = {"naive": lambda: naive(0), "bare": bare, "step": lambda: take_step(ours, nets, optimizer, feed, next(step))}
+    rows = (torch.arange(max(1, batch_size * mu)) % len(data.images)).to(where)
+    g, views, pictures = torch.Generator().manual_seed(0), naive.views, naive.pictures
+    works["augment"] = lambda: augment.normalize(augment.strong(data.images[rows], g, variant="usb"), data.mean, data.std,
+                                                 channels_last=channels_last)
+    works["pillow"] = lambda: torch.stack([views.strong(pictures[row]) for row in rows.tolist()])
+    for work in works.values():
+        work(), work()
+    times = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            times[name].append(timed(work, where))
+    ms = {name: statistics.median(values) for name, values in times.items()}
+    return {"naive_ms": round(ms["naive"], 2), "bare_ms": round(ms["bare"], 2), "step_ms": round(ms["step"], 2),
+            "ratio": round(ms["step"] / ms["bare"], 3), "speedup": round(ms["naive"] / ms["step"], 2),
+            "augment_images_per_s": round(1000 * len(rows) / ms["augment"]), "pillow_images_per_s": round(1000 * len(rows) / ms["pillow"]),
+            "method": method, "net": net, "batch_size": batch_size, "mu": mu, "size": size, "rounds": rounds,
+            "precision": config.precision, "channels_last": channels_last, "compile": compile, "arguments": ours.arguments,
+            "device": str(where), "device_name": torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine(),
+            "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def report(f: dict) -> str:
+    """The figures as a few lines for people."""
+    return (f"{f['method']}, {f['net']}, B {f['batch_size']}, mu {f['mu']}, {f['size']} px, {f['precision']}, "
+            f"{f['device']}, {f['threads']} threads\n"
+            f"  naive  {f['naive_ms']:9.1f} ms   float32, all views with gradient, Pillow\n"
+            f"  bare   {f['bare_ms']:9.1f} ms   forward and backward of the network alone\n"
+            f"  step   {f['step_ms']:9.1f} ms   everything: {f['ratio']:.2f} times bare, {f['speedup']:.2f} times as fast as naive\n"
+            f"  strong view (usb)  {f['augment_images_per_s']:,} images/s, Pillow {f['pillow_images_per_s']:,}: "
+            f"{f['augment_images_per_s'] / f['pillow_images_per_s']:.1f} times as many")

@@ -1,0 +1,55 @@
+"""The bench measures what it says: all three steps run, its figures are complete, its Pillow view is the variant usb."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sslkit import bench
+from sslkit.cli import main
+from sslkit.errors import InputError
+
+KEYS = {"naive_ms", "bare_ms", "step_ms", "ratio", "speedup", "augment_images_per_s", "pillow_images_per_s", "method", "net",
+        "batch_size", "mu", "size", "rounds", "precision", "channels_last", "compile", "arguments", "device",
+        "device_name", "threads", "torch"}
+SMALL = ["bench", "--net", "wrn-10-1", "--batch-size", "2", "--mu", "2", "--rounds", "2", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "supervised"])
+def test_figures_are_complete(method, capsys):
+    assert main([*SMALL, "--method", method, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert set(figures) == KEYS and all(figures[name] > 0 for name in KEYS if isinstance(figures[name], int | float) and name != "compile")
+    assert figures["ratio"] == pytest.approx(figures["step_ms"] / figures["bare_ms"], rel=0.02)
+    assert figures["speedup"] == pytest.approx(figures["naive_ms"] / figures["step_ms"], rel=0.02)
+
+
+def test_it_reads_as_text(capsys):
+    assert main(SMALL) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("naive", "bare", "step", "images/s"))
+
+
+@pytest.mark.parametrize("flags, message", [(["--rounds", "0"], "rounds is 0"), (["--size", "4"], "size is 4"),
+                                            (["--method", "fixmach"], "fixmatch"), (["--batch-size", "0"], "batch_size is 0"),
+                                            (["--net", "wrn-11-1"], "depth"), (["--rouns", "1"], "--rounds")])
+def test_bad_input(flags, message, capsys):
+    try:
+        code = main(["bench", *flags])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2 and message in capsys.readouterr().err
+
+
+def test_unknown_method_is_an_input_error():
+    with pytest.raises(InputError):
+        bench.bench(method="nothing")
+
+
+def test_pillow_views_are_normalised_tensors_of_their_own():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    views = bench.PillowUSB(32, (0.5,) * 3, (0.25,) * 3)
+    made = torch.stack([views.strong(image) for _ in range(20)])
+    assert made.shape == (20, 3, 32, 32) and made.dtype == torch.float32 and -2 <= made.min() and made.max() <= 2
+    assert len({m.numpy().tobytes() for m in made}) == 20 and len(bench.PillowUSB.OPS) == 14

@@ -1,0 +1,127 @@
+"""What the lessons share, and the lessons' own shape: short cells, one for parameters, no trace of a machine."""
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from sslkit import notebook
+from sslkit.errors import InputError
+from sslkit.methods import FixMatch
+from sslkit.plots import Figure
+from sslkit.runs import store
+from sslkit.train import Config
+
+LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+@every_lesson
+def test_a_lesson_has_its_shape(path):
+    lesson = nbformat.read(path, as_version=4)
+    nbformat.validate(lesson)
+    code = [cell for cell in lesson.cells if cell.cell_type == "code"]
+    first = lesson.cells[0].source
+    assert first.startswith("# ") and all(f"**{word}**" in first for word in ("Time", "Hardware", "Download"))
+    assert code[0].metadata.tags == ["parameters"] and sum("parameters" in c.metadata.get("tags", []) for c in code) == 1
+    assert all(re.fullmatch(r"\w+ = [^#]+  # .+", line) for line in code[0].source.splitlines())
+    lines = sorted(len(cell.source.splitlines()) for cell in code)
+    assert lines[len(lines) // 2] <= 6 and lines[-1] <= 25
+    assert max(len(line) for cell in code for line in cell.source.splitlines()) <= 112, "longer lines are cut off in JupyterLab"
+    assert "finish(" in code[-1].source and 3 <= sum("**" in c.source and re.search(r"^\*\*\d", c.source, re.M) is not None
+                                                     for c in lesson.cells if c.cell_type == "markdown") <= 8
+
+
+@every_lesson
+def test_a_lesson_is_committed_with_outputs_and_without_a_trace_of_a_machine(path):
+    text, lesson = path.read_text(), nbformat.read(path, as_version=4)
+    assert path.stat().st_size <= 500_000
+    assert not re.search(r"/(home|root|work|Users|tmp)/", text)
+    code = [cell for cell in lesson.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count is None for cell in code) and "widgets" not in lesson.metadata
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    for cell in code:
+        if "slider(" in cell.source and "import" not in cell.source:
+            assert any("image/png" in o.get("data", {}) for o in cell.outputs), "a slider leaves a picture for readers without a kernel"
+        if "nbval-check-output" in cell.metadata.get("tags", []):
+            assert cell.outputs and all(o.output_type == "stream" for o in cell.outputs)
+
+
+def test_begin_refuses_what_cannot_be_a_count(capsys):
+    notebook.begin(labels=20, tau=0.95)
+    assert capsys.readouterr().out == "labels = 20, tau = 0.95\n"
+    with pytest.raises(InputError, match="steps is -1"):
+        notebook.begin(steps=-1)
+    with pytest.raises(InputError, match="labels must be a number"):
+        notebook.begin(labels=None)
+
+
+def test_fit_once_trains_once(digits, runs, capsys):
+    config = Config(steps=20, eval_every=10, batch_size=8, mu=2)
+    first = notebook.fit_once(FixMatch(), digits, config)
+    written = (first.path / "result.json").stat().st_mtime_ns
+    again = notebook.fit_once(FixMatch(), digits, config)
+    out = capsys.readouterr().out
+    assert again.path == first.path and (again.path / "result.json").stat().st_mtime_ns == written
+    assert "FixMatch: trained, 20 steps" in out and "FixMatch: found in the store, 20 steps" in out
+
+
+def test_live_draws_while_watched_and_prints_a_line_in_ten_seconds_else(monkeypatch, capsys):
+    from sslkit.records import Snapshot
+    shown, clock = [], iter(range(0, 1000, 3))
+    monkeypatch.setattr(notebook, "display", lambda figure, display_id: shown.append(figure) or Handle())
+    monkeypatch.setattr(notebook.time, "monotonic", lambda: next(clock))
+
+    class Handle:
+        def update(self, figure):
+            shown.append(figure)
+
+    def go():
+        live = notebook.Live(60, "FixMatch")
+        for step in range(1, 61):
+            live(Snapshot(step, {"test_acc": 0.5, "pseudo_label_acc": None, "mask_rate": 0.0}, True, None, None))
+
+    go()                                                            # SSLKIT_HEADLESS is set
+    assert not shown and 10 <= len(capsys.readouterr().out.splitlines()) <= 20
+    monkeypatch.delenv("SSLKIT_HEADLESS")
+    go()
+    assert len(shown) == 60 and all(isinstance(figure, Figure) for figure in shown) and not capsys.readouterr().out
+
+
+def test_umap_is_computed_once_and_a_damaged_file_again(runs, monkeypatch):
+    import sys
+    import types
+    calls = []
+
+    class UMAP:
+        def __init__(self, **options):
+            pass
+
+        def fit_transform(self, points):
+            calls.append(1)
+            return points[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))       # the lessons run the real one; it compiles for 20 s
+    points = np.random.default_rng(0).normal(size=(30, 5))
+    a, b = notebook.umap_map(points), notebook.umap_map(points)
+    assert np.array_equal(a, b) and len(calls) == 1
+    assert len(notebook.umap_map(points + 1)) == 30 and len(calls) == 2
+    file = sorted((store() / "cache").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:40])
+    notebook.umap_map(points), notebook.umap_map(points + 1)
+    assert len(calls) == 3
+
+
+def test_finish_leaves_a_result(runs, capsys):
+    notebook.finish("00_tour", fixmatch=0.95)
+    assert json.loads((store() / "lessons" / "00_tour.json").read_text()) == {"lesson": "00_tour", "fixmatch": 0.95}
+
+
+def test_exercises_check_themselves(capsys):
+    notebook.check(None, lambda a: a < 0)
+    notebook.check(4, lambda a: a == 4)
+    assert capsys.readouterr().out.splitlines() == ["your turn: put your answer in place of None", "right"]
+    with pytest.raises(AssertionError, match="a hint"):
+        notebook.check(5, lambda a: a == 4, "a hint")

@@ -1,0 +1,70 @@
+"""Pictures: each is drawn from what it is given, shows itself once with a text beside it, and leaves matplotlib's settings alone."""
+import base64
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from sslkit import metrics, plots
+
+
+def pixels(figure):
+    import io
+
+    from PIL import Image
+    return np.asarray(Image.open(io.BytesIO(figure.png())).convert("RGB"), dtype=int)
+
+
+IMAGES = torch.arange(5 * 64, dtype=torch.uint8).view(5, 1, 8, 8)
+MATRIX = torch.tensor([[5, 1], [0, 3]])
+POINTS, LABEL = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
+CONFIDENCE, RIGHT = np.linspace(0.3, 1, 50), np.arange(50) > 10
+
+FIGURES = {
+    "image_grid": lambda: plots.image_grid({"a": IMAGES, "b": IMAGES.expand(-1, 3, -1, -1)}, list("12345")),
+    "curves": lambda: plots.curves({"a": ([1, 2], [0.1, float("nan")])}, "test", shaded={"kept": ([1, 2], [0.2, 0.3])}),
+    "confusion": lambda: plots.confusion(MATRIX, ("cat", "dog")),
+    "coverage": lambda: plots.coverage(CONFIDENCE, RIGHT, 0.95),
+    "scatter": lambda: plots.scatter(POINTS, LABEL, ("a", "b"), marked=LABEL == 1),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_shows_itself_with_a_text(name):
+    before = dict(matplotlib.rcParams)
+    figure = FIGURES[name]()
+    data, metadata = figure._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG") and metadata["image/png"]["alt"]
+    assert pixels(figure).std() > 5, "it must not be blank"
+    assert FIGURES[name]().png() == FIGURES[name]().png(), "the same input gives the same bytes"
+    assert dict(matplotlib.rcParams) == before and not matplotlib._pylab_helpers.Gcf.get_all_fig_managers()
+
+
+@pytest.mark.parametrize("a, b", [
+    (lambda: plots.coverage(CONFIDENCE, RIGHT, 0.95), lambda: plots.coverage(CONFIDENCE, RIGHT, 0.9)),
+    (lambda: plots.image_grid({"a": IMAGES}), lambda: plots.image_grid({"a": IMAGES.flip(0)})),
+    (lambda: plots.image_grid({"a": IMAGES}, list("12345")), lambda: plots.image_grid({"a": IMAGES}, list("12346"))),
+    (lambda: plots.scatter(POINTS, LABEL, "ab"), lambda: plots.scatter(POINTS, LABEL, "ab", marked=[0])),
+    (lambda: plots.confusion(MATRIX, "ab"), lambda: plots.confusion(MATRIX.T, "ab"))])
+def test_other_input_another_picture(a, b):
+    assert a().png() != b().png()
+
+
+def test_coverage_says_how_many_are_kept_and_how_many_of_them_wrong():
+    confidence, right = np.array([0.99, 0.97, 0.96, 0.5]), np.array([True, False, True, False])
+    assert "3 of 4 kept, 1 of them wrong" in plots.coverage(confidence, right, 0.95).axes[1].get_title(loc="left")
+
+
+def test_coverage_without_a_kept_row():
+    assert "0 of 50 kept" in plots.coverage(CONFIDENCE * 0.5, RIGHT, 0.95).axes[1].get_title(loc="left")
+
+
+def test_metrics():
+    assert metrics.median_last([9.0] * 30 + [float(k) for k in range(20)]) == 9.5
+    assert metrics.median_last([3.0, 1.0, 2.0]) == 2.0
+    truth, label = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0])
+    assert metrics.confusion(truth, label, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    points = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
+    assert metrics.neighbor_purity(points, torch.tensor([0, 0, 0, 1, 1, 1]), k=2) == 1.0
+    assert metrics.neighbor_purity(points, torch.tensor([0, 0, 1, 1, 1, 1]), k=2) == pytest.approx((0.5 + 0.5 + 0 + 1 + 1 + 1) / 6)
