@@ -33,9 +33,10 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.execute import remove_error_markers
 from traitlets import default
 
+from sslkit.disk import cannot_write
 from sslkit.errors import InputError, require
 from sslkit.lesson import Lesson, lessons, pick, read, stripped, typed
-from sslkit.report import cannot_write, clock, export, page, put
+from sslkit.report import clock, export, page, put
 from sslkit.runs import store
 
 __all__ = ["lessons", "reproduce"]
@@ -102,7 +103,7 @@ papermill_engines.register("sslkit", Engine)
 def execute(lesson: Lesson, target: Path, parameters: dict, timeout: float) -> NotebookNode:
     """Run one lesson; sets its state. Returns the executed notebook, which lies at `target`, its error in it."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    env = {**os.environ, "PATH": path, "SSLKIT_RUNS": str(store().absolute()),
+    env = {**os.environ, "PATH": path, "SSLKIT_RUNS": str(store().absolute()), "SSLKIT_HEADLESS": "1",
            "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     # papermill formats paths with the parameters
     source, result = (str(path).replace("{", "{{").replace("}", "}}") for path in (lesson.path, target))

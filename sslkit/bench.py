@@ -21,7 +21,7 @@ from sslkit.data import SSLData
 from sslkit.errors import require
 from sslkit.methods.base import Method
 from sslkit.records import Batch
-from sslkit.train import Config, Machine, set_up, take_step
+from sslkit.train import PRECISION, Config, Machine, set_up, take_step
 
 
 class PillowUSB:
@@ -123,10 +123,10 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
           mu: Annotated[int, "unlabelled images for each labelled one (default: 7; paper: 7)"] = 7,
           size: Annotated[int, "side of the images in pixels (default: 32, CIFAR)"] = 32,
           rounds: Annotated[int, "how often each is measured, in turn (default: 9)"] = 9,
-          precision: Annotated[str, "auto, fp32 or bf16, for bare and step (default: auto)"] = "auto",
+          precision: Annotated[PRECISION, "of bare and step (default: auto)"] = "auto",
           device: Annotated[str, "cpu, cuda ... (default: auto)"] = "auto",
           threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core)"] = None,
-          channels_last: Annotated[bool, "images as N H W C, for bare and step (default: yes)"] = True,
+          channels_last: Annotated[bool | None, "images as N H W C, for bare and step (default: yes, but not on mps)"] = None,
           compile: Annotated[bool, "torch.compile, for bare and step"] = False) -> dict:
     """What one training step costs, in milliseconds: naive, bare, step, medians of measurements in turn; and the images a second of
     the strong view of variant usb, ours and Pillow's.
@@ -155,10 +155,10 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
         sum(out.logits.mean() for out in outs).backward()
 
     works = {"naive": lambda: naive(0), "bare": bare, "step": lambda: take_step(ours, nets, optimizer, feed, next(step))}
-    rows = (torch.arange(max(1, batch_size * mu)) % len(data.images)).to(where)
+    images, rows = feed.data.images, (torch.arange(batch_size * mu) % len(data.images)).to(feed.data.images.device)
     g, views, pictures = torch.Generator().manual_seed(0), naive.views, naive.pictures
-    works["augment"] = lambda: augment.normalize(augment.strong(data.images[rows], g, variant="usb"), data.mean, data.std,
-                                                 channels_last=channels_last)
+    works["augment"] = lambda: augment.normalize(augment.strong(images[rows], g, variant="usb"), data.mean, data.std,
+                                                 channels_last=feed.channels_last).to(where)
     works["pillow"] = lambda: torch.stack([views.strong(pictures[row]) for row in rows.tolist()])
     for work in works.values():
         work(), work()
@@ -171,7 +171,7 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
             "ratio": round(ms["step"] / ms["bare"], 3), "speedup": round(ms["naive"] / ms["step"], 2),
             "augment_images_per_s": round(1000 * len(rows) / ms["augment"]), "pillow_images_per_s": round(1000 * len(rows) / ms["pillow"]),
             "method": method, "net": net, "batch_size": batch_size, "mu": mu, "size": size, "rounds": rounds,
-            "precision": config.precision, "channels_last": channels_last, "compile": compile, "arguments": ours.arguments,
+            "precision": config.precision, "channels_last": feed.channels_last, "compile": compile, "arguments": ours.arguments,
             "device": str(where), "device_name": torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine(),
             "threads": torch.get_num_threads(), "torch": torch.__version__}
 

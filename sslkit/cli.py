@@ -4,10 +4,12 @@ import difflib
 import inspect
 import json
 import os
+import re
 import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from sslkit.errors import InputError, choose, require
@@ -53,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_parameters(self, function: Callable, title: str) -> None:
         """A flag for each parameter of `function` (or dataclass), annotated Annotated[type, "help"]."""
-        group, hints = self.add_argument_group(title), get_type_hints(getattr(function, "__wrapped__", function), include_extras=True)
+        group, hints = self.add_argument_group(title), get_type_hints(function, include_extras=True)
         if inspect.isclass(function):
             hints |= get_type_hints(function.__init__, include_extras=True)
         for name, parameter in inspect.signature(function).parameters.items():
@@ -84,6 +86,7 @@ def data_flags(data: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, foo
                validation: Annotated[int, "training images held out and evaluated in the test set's place, to choose settings by "
                                      "(default: 0, evaluate on the test set)"] = 0,
                size: Annotated[int | None, "side in pixels of a folder's and food101's images, resized (default: 32, food101 128)"] = None,
+               flip: Annotated[bool | None, "may a weak view mirror an image? (default: yes, but not on digits and svhn)"] = None,
                root: Annotated[str | None, "where downloaded data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit)"] = None,
                download: Annotated[bool, "download the data set if it is not there"] = False,
                skip_bad_images: Annotated[bool, "leave out files that are no images, and count them"] = False):
@@ -145,6 +148,7 @@ def train(argv: list[str]) -> int:
         names = ", ".join(methods.BY_NAME)
         print(f"usage: sslkit train METHOD [FLAGS]\n\nmethods: {names}\n`sslkit train METHOD --help` explains its flags")
         return 0 if argv else 2
+    require(not argv[0].startswith("-"), f"name a method first: sslkit train {next(reversed(methods.BY_NAME))} {argv[0]} ...")
     kind = methods.method_class(argv[0])
     parser = Parser(prog=f"sslkit train {argv[0]}", description=inspect.getdoc(kind))
     run_flags = parser.add_argument_group("the run")
@@ -167,6 +171,8 @@ def train(argv: list[str]) -> int:
         if data.info.get(name):
             print(f"note: left out {data.info[name]} files {why}", file=sys.stderr)
     data = split(data, values.labels, values.seed, include_labeled=values.include_labeled, validation=values.validation)
+    if values.flip is not None:
+        data = replace(data, flip=values.flip)
     config = config.resolve(data, machine.torch_device())
     new = record(method, data, config)
     run = Run(values.out or run_path(new))
@@ -302,6 +308,11 @@ def main(argv: list[str] | None = None) -> int:
     except (InputError, FloatingPointError) as error:
         print(f"sslkit: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except RuntimeError as error:
+        if not re.search("out of memory|can't allocate memory|not enough memory", str(error)):
+            raise
+        print("sslkit: the memory does not suffice; try a smaller --batch-size, --mu or --size", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

@@ -85,7 +85,8 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
     kind, _, path = str(name).partition(":")
     if kind == "folder":
         require(path != "", "a folder is given with its path, folder:PATH; it holds train/<class>/* and test/<class>/*")
-        arrays = read_folder(path, size=32 if size is None else size, **how)
+        path = Path(path).expanduser().absolute()
+        name, arrays = f"folder:{path}", read_folder(path, size=32 if size is None else size, **how)
     else:
         choose("data set", name, (*DATA, "folder:PATH"))
         root = Path(root or os.environ.get("SSLKIT_DATA") or "~/.cache/sslkit").expanduser().absolute()

@@ -82,7 +82,7 @@ class TorchvisionBackbone(nn.Module):
         try:
             known = "DEFAULT" if weights == "imagenet" else None
             self.net = torchvision.models.get_model(name.replace("-", "_"), weights=known, **options)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:              # no network; a file whose hash is wrong
             raise InputError(f"the ImageNet weights of {name} could not be downloaded ({error}); "
                              "without a network, train from scratch with --weights none") from error
         setattr(self.net, last, nn.Identity())       # its Dropout goes too: draws are the loop's alone, or no run could be resumed
@@ -99,15 +99,19 @@ class Network(nn.Module):
         self.classifier, self.heads = nn.Linear(self.feat_dim, num_classes), nn.ModuleDict()
         nn.init.xavier_normal_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
-        self.norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        for m in self.norms:
-            m.num_batches_tracked = None             # only a momentum of None would need it, and it costs a kernel a layer
+        self.find_norms()
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Out:
         with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             feat = self.backbone(x)
         feat = feat.float()
         return Out(self.classifier(feat), feat, {name: head(feat) for name, head in self.heads.items()})
+
+    def find_norms(self) -> None:
+        """Note the BatchNorm layers, those of the heads included; to be called again when heads were added."""
+        self.norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for m in self.norms:
+            m.num_batches_tracked = None             # only a momentum of None would need it, and it costs a kernel a layer
 
     def norm_mode(self, bn: str, momentum: float) -> None:
         """Normalise by the batch and update the running statistics, by the batch alone, or by the running statistics."""
@@ -136,7 +140,7 @@ def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weig
     wide = known_network(name)
     require(weights == "none" or name in TORCHVISION, f"there are no {weights} weights for {name}; only for {', '.join(TORCHVISION)}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)         # the CPU's alone
         if wide:
             backbone = WideResNet(*wide, channels, groups=4 if wide[0] == 37 else 3)
         else:
@@ -152,6 +156,7 @@ class Nets:
     """
     def __init__(self, network: Network, *, ema_decay: float = 0.999, bn_momentum: float = 0.001,
                  ema_buffers: Literal["copy", "average"] = "copy", dtype: torch.dtype | None = None):
+        network.find_norms()
         self.student, self.teacher = network, copy.deepcopy(network).requires_grad_(False)
         self.ema_decay, self.bn_momentum, self.ema_buffers, self.dtype = ema_decay, bn_momentum, ema_buffers, dtype
         self.pairs = [[list(m) for m in zip(*((t, s) for t, s in zip(a, b) if t.is_floating_point()))] for a, b in (

@@ -12,9 +12,10 @@ from IPython.display import display
 
 from sslkit import plots
 from sslkit.data import SSLData
+from sslkit.disk import write_atomically, write_json
 from sslkit.errors import require
 from sslkit.methods.base import Method
-from sslkit.runs import Run, Stopped, fit, record, run_path, store, write_atomically, write_json
+from sslkit.runs import Run, Stopped, fit, record, run_path, store
 from sslkit.train import Config, Machine
 
 REDRAW_SECONDS, LINE_SECONDS = 2, 10
@@ -35,7 +36,7 @@ def begin(**parameters: object) -> None:
 
 
 class Live:
-    """Accuracy over training, drawn again in its place every two seconds; a line in ten seconds where nobody watches."""
+    """Accuracy over training, drawn again in its place every two seconds; where nobody watches a line in ten seconds, drawn at the end."""
 
     def __init__(self, steps: int, name: str):
         self.steps, self.name, self.points, self.told, self.shown = steps, name, [], time.monotonic(), None
@@ -47,9 +48,8 @@ class Live:
         if not self.points or now - self.told < (REDRAW_SECONDS if watched() else LINE_SECONDS) and not last:
             return
         self.told = now
-        if not watched():
-            if not last:
-                print(f"{self.name}: step {snap.step:,} of {self.steps:,}, test accuracy {self.points[-1][1]:.1%}", flush=True)
+        if not watched() and not last:
+            print(f"{self.name}: step {snap.step:,} of {self.steps:,}, test accuracy {self.points[-1][1]:.1%}", flush=True)
             return
         steps, test, pseudo, kept = zip(*self.points)
         lines = {"test accuracy": (steps, test)}

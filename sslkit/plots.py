@@ -75,7 +75,7 @@ def bare(axis) -> None:
 @styled
 def image_grid(rows: Mapping[str, Sequence], titles: Sequence[str] = (), *, colors: Sequence[str] = (), size: float = 0.85) -> Figure:
     """A row of images for each name. rows: name -> (n, num, H, W) uint8; titles: n strings over the first row."""
-    n = max(len(images) for images in rows.values())
+    n = max(1, *(len(images) for images in rows.values()))
     figure, axes = new(size * n + (1.0 if any(rows) else 0), (size + 0.12) * len(rows) + 0.25 * bool(titles),
                        "images: " + ", ".join(rows), len(rows), n, squeeze=False)
     for axis in axes.flat:
@@ -135,7 +135,7 @@ def coverage(confidence, right, tau: float) -> Figure:
     kept = confidence >= tau
     figure, (left, curve) = new(9, 3.3, f"confidences, and accuracy against coverage, tau {tau:g}", 1, 2)
     bins = np.linspace(0, 1, 41)
-    left.hist([confidence[right], confidence[~right]], bins, stacked=True, color=COLORS[2::3][:2], label=["right", "wrong"])
+    left.hist([confidence[right], confidence[~right]], bins, color=COLORS[2::3][:2], label=["right", "wrong"])
     left.set_yscale("symlog", linthresh=10)
     left.axvline(tau, color=INK, linewidth=1.5)
     left.axvspan(0, tau, color="white", alpha=0.6)

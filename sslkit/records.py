@@ -50,4 +50,4 @@ class Snapshot(NamedTuple):
     metrics: dict[str, Any]       # running means since the last evaluation; at an evaluation test_acc too
     evaluated: bool               # is this an evaluation? Then the metrics belong into the run's record
     nets: Any                     # nets.Nets: the student and its EMA teacher
-    state: Callable[[], dict]     # everything an exact resume needs, as plain tensors and numbers
+    state: Callable[[], dict]     # everything an exact resume needs, as plain tensors and numbers; ask before the next step

@@ -15,9 +15,10 @@ import torch
 from nbformat import NotebookNode
 
 from sslkit import __version__
+from sslkit.disk import write_atomically
 from sslkit.errors import InputError
 from sslkit.lesson import Lesson, plain
-from sslkit.runs import all_runs, store, write_atomically
+from sslkit.runs import all_runs, store
 from sslkit.train import Machine
 
 STYLE = """
@@ -61,21 +62,9 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def cannot_write(path: Path, error: BaseException) -> InputError:
-    """The InputError for a file of the report that could not be written."""
-    return InputError(f"could not write {path}: {getattr(error, 'strerror', None) or error}")
-
-
 def put(path: Path, content: str | bytes) -> None:
     """Write a file, atomically; InputError where that cannot be."""
-    def write(new: Path) -> None:
-        new.write_bytes(content.encode() if isinstance(content, str) else content)
-        new.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)      # mkstemp's would be for the owner only
-
-    try:
-        write_atomically(path, write)
-    except (OSError, InputError) as error:
-        raise cannot_write(path, error.__cause__ or error) from error
+    write_atomically(path, lambda new: new.write_bytes(content.encode() if isinstance(content, str) else content))
 
 
 def export(lesson: Lesson, nb: NotebookNode, out: Path) -> None:

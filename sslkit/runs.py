@@ -3,20 +3,17 @@
 config.json is everything that decides the result. metrics.jsonl has a line for each evaluation, written as it happens. checkpoint.pt
 is replaced atomically and loads with weights_only=True. result.json is there only when the run is finished.
 """
-import errno
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
-import signal
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +21,7 @@ import torch
 
 from sslkit import __version__
 from sslkit.data import SSLData
+from sslkit.disk import cannot_write, locked, stop_signals, write_atomically, write_json
 from sslkit.errors import InputError, choose, require
 from sslkit.methods.base import Method
 from sslkit.metrics import median_last
@@ -59,39 +57,6 @@ def code_version() -> dict[str, str]:
     for path in [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("methods/*.py"))]:
         digest.update(path.read_bytes())
     return {"version": __version__, "hash": digest.hexdigest()[:16]}
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new file, then put it in the place of `path`: a reader sees the old file or the new one, never a part.
-
-    Raises InputError where the disk is full or cannot be written; the old file is still there then.
-    """
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        write(new)
-        with open(new, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except BaseException as error:
-        with suppress(OSError):
-            new.unlink()
-        # torch's zip writer raises a RuntimeError of its own over the disk's error
-        cause = error.__context__ if isinstance(error, RuntimeError) else error
-        if isinstance(cause, OSError):
-            raise cannot_write(path, cause) from error
-        raise
-
-
-def cannot_write(path: Path, error: OSError) -> InputError:
-    """The InputError for a file or folder that could not be written; what was saved before is untouched."""
-    reason = "no space left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-    saved = "; what was saved before is untouched, and --resume goes on from there" if os.path.exists(path.parent / "checkpoint.pt") else ""
-    return InputError(f"could not write {path}: {reason}{saved}")
-
-
-def write_json(path: Path, content: dict) -> None:
-    """`content` as indented JSON, atomically."""
-    write_atomically(path, lambda new: new.write_text(json.dumps(content, indent=2) + "\n"))
 
 
 class Run:
@@ -244,49 +209,6 @@ def changes(old: dict, new: dict) -> str:
     return "; ".join(difference({**old, "code": 0}, {**new, "code": 0})[:4])
 
 
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one interrupts at once. Outside the main thread it is never set."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number, frame):
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; InputError if another process does. The lock goes with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:                     # Windows: no lock, as before there was one
-        yield
-        return
-    try:
-        file = open(folder / ".lock", "w")
-    except OSError as error:
-        raise cannot_write(folder / ".lock", error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another process is training in {folder}") from error
-        except OSError:                     # a file system without locks
-            pass
-        yield
-
-
 def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, out: str | Path | None = None,
         live: Callable[[Snapshot], None] | None = None) -> Run:
     """Train to the end and return the Run. A finished run of the same record is returned as it is, a stopped one goes on.
@@ -295,6 +217,7 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
     Raises InputError where the folder holds another configuration, a damaged checkpoint or another process; Stopped on Ctrl-C and
     SIGTERM, after saving; FloatingPointError when the loss is no longer finite.
     """
+    machine.apply()
     config = config.resolve(data, machine.torch_device())
     new = record(method, data, config)
     run = Run(out or run_path(new))
@@ -322,7 +245,7 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
                 write_json(run.path / "config.json", new)
             return _fit(run, method, data, config, machine, state, live)
         except (InputError, FloatingPointError):
-            if fresh and not run.metrics:       # nothing came of it: an unknown network, a learning rate far too large
+            if fresh and not run.metrics and not path.exists():      # nothing came of it: a learning rate far too large
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
         except (RuntimeError, ValueError) as error:

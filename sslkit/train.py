@@ -3,14 +3,15 @@
 Everything random is a function of (seed, step): rows, views and a method's own draws come from a generator made anew for each
 step, so that a resumed run sees what an uninterrupted one sees.
 """
+import copy
 import ctypes
 import hashlib
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from sslkit.imageops import send
 from sslkit.methods.base import Method
 from sslkit.nets import Nets, Network, build, known_network
 from sslkit.records import Batch, Snapshot, Spec, Step
+
+WEIGHTS, PRECISION = Literal["none", "imagenet"], Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,12 @@ class Config:
                                          "min(0.1, max(0.001, 100/K)); paper: 0.001)"] = None
     network: Annotated[str | None, "small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0 (default: small on digits, "
                                    "else the paper's: wrn-28-2, CIFAR-100 wrn-28-8, STL-10 wrn-37-2)"] = None
-    weights: Annotated[Literal["none", "imagenet"], "first weights of resnet50 and efficientnet-b0: random, or "
+    weights: Annotated[WEIGHTS, "first weights of resnet50 and efficientnet-b0: random, or "
                                                     "torchvision's from ImageNet, which are downloaded (paper: none)"] = "none"
     strong: Annotated[str | None, "RandAugment variant of the strong views: mc, rac, usb, fixed or small (default: "
                                   "small under 16 px, else mc; paper: rac)"] = None
     eval_every: Annotated[int | None, "steps between evaluations (default: K/50; paper: 1024)"] = None
-    precision: Annotated[Literal["auto", "fp32", "bf16"], "what the network computes in; auto: bf16 where the "
+    precision: Annotated[PRECISION, "what the network computes in; auto: bf16 where the "
                                                           "device has it and the network is not `small` (paper: fp32)"] = "auto"
 
     def resolve(self, data: SSLData, device: torch.device) -> "Config":
@@ -84,6 +87,8 @@ class Config:
             choose("strong view", self.strong, augment.VARIANTS)
         if self.network is not None:
             known_network(self.network)
+        choose("weights", self.weights, get_args(WEIGHTS))
+        choose("precision", self.precision, get_args(PRECISION))
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Machine:
     device: Annotated[str, "cpu, cuda, cuda:1, mps ... (auto: cuda, else mps, else cpu)"] = "auto"
     threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core). A resumed run is equal to "
                                    "the bit only with the same number"] = None
-    channels_last: Annotated[bool, "keep images as N H W C in memory, a third faster on a CPU (default: yes)"] = True
+    channels_last: Annotated[bool | None, "keep images as N H W C in memory, a third faster on a CPU (default: yes, but not on mps)"] = None
     compile: Annotated[bool, "torch.compile the network; worth it on a GPU, not on a CPU"] = False
 
     def apply(self) -> None:
@@ -105,6 +110,13 @@ class Machine:
             mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)
             mallopt(-4, 0)              # M_MMAP_MAX: no mapping of its own for a large block
             mallopt(-1, 2**31 - 1)      # M_TRIM_THRESHOLD: keep what is freed at the top of the heap
+
+    def images_last(self) -> bool:
+        """channels_last, where it works: BatchNorm's gradient in that format is wrong on MPS (pytorch#175189)."""
+        mps = self.torch_device().type == "mps"
+        if mps and self.channels_last:
+            print("note: channels_last does not work on mps; going on without it", file=sys.stderr)
+        return not mps and self.channels_last is not False
 
     def torch_device(self) -> torch.device:
         """The device itself. Raises InputError where this machine does not have it."""
@@ -216,7 +228,7 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
     network = build(config.network, data.num_classes, data.images.shape[1], seed=config.seed, weights=config.weights)
     spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size, config.mu, config.steps)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed + 1)
+        torch.random.default_generator.manual_seed(config.seed + 1)
         network.heads.update(method.setup(spec))
     method.to(device).train()
     nets = Nets(network.to(device), ema_decay=config.ema_decay, bn_momentum=config.bn_momentum, ema_buffers=method.ema_buffers,
@@ -225,27 +237,30 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
     others = [p for p in network.parameters() if p.ndim <= 1]              # BatchNorm and biases do not decay
     optimizer = torch.optim.SGD([{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
                                 lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=device.type in ("cpu", "cuda"))
-    if machine.channels_last:
+    channels_last = machine.images_last()
+    if channels_last:
         nets.student.to(memory_format=torch.channels_last)
         nets.teacher.to(memory_format=torch.channels_last)
-    feed = Feed(data, method, config, machine.channels_last, device)
+    feed = Feed(data, method, config, channels_last, device)
     if machine.compile:
-        compile_or_say(network, feed(0).x, nets.dtype)
+        compile_or_say(method, nets, feed(0))
     return nets, optimizer, feed
 
 
-def compile_or_say(network: Network, x: Tensor, dtype: torch.dtype | None) -> None:
-    """torch.compile the backbone where this machine can; else say so and go on without."""
-    network.backbone.compile()
-    network.norm_mode("batch", 0.0)                  # the trial leaves no trace in the running statistics
+def compile_or_say(method: Method, nets: Nets, batch: Batch) -> None:
+    """torch.compile the student's backbone where this machine can, tried on a batch; else say so and go on without."""
+    before = {name: copy.deepcopy(part.state_dict()) for name, part in (("method", method), ("student", nets.student))}
+    nets.student.backbone.compile()
     try:
-        network(x, dtype).logits.sum().backward()
+        method.loss(nets, batch, torch.zeros((), device=batch.x.device)).loss.backward()
     except Exception as error:                       # no compiler, no Triton, an operator it cannot trace: whatever it is, we can go on
-        network.backbone._compiled_call_impl = None
+        nets.student.backbone._compiled_call_impl = None
         print(f"note: torch.compile does not work here ({type(error).__name__}: {str(error).splitlines()[0][:120]}); going on without it",
               file=sys.stderr)
     finally:
-        network.zero_grad()
+        nets.student.zero_grad()
+        method.load_state_dict(before["method"])
+        nets.student.load_state_dict(before["student"])
 
 
 def take_step(method: Method, nets: Nets, optimizer: torch.optim.Optimizer, feed: Feed, step: int) -> dict[str, Tensor]:
@@ -269,6 +284,7 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
     Raises InputError for settings out of range, FloatingPointError when the loss is no longer finite.
     """
     require(data.num_labeled > 0, "the data has no labelled rows yet: data.split(data, labels, seed) chooses them")
+    require(data.num_unlabeled > 0 or not method.views, "no unlabelled images are left: take fewer labels, or keep the labelled among them")
     device = machine.torch_device()
     config = config.resolve(data, device)
     nets, optimizer, feed = set_up(method, data, config, machine)
@@ -276,7 +292,7 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
     parts = {"student": nets.student, "teacher": nets.teacher, "optimizer": optimizer, "method": method}
     if state is not None:
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(copy.deepcopy(state[name]))         # SGD would go on in the caller's own tensors
         start, sums = state["step"], {name: torch.tensor(value, device=device) for name, value in state["sums"].items()}
 
     def current() -> dict:
@@ -302,8 +318,6 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
 def describe(method: Method, data: SSLData, config: Config) -> dict:
     """What decides a result, as plain numbers and strings; `config` is resolved."""
     return {"method": type(method).__name__.lower(), "arguments": method.arguments,
-            "data": {"name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash, "side": data.side},
+            "data": {"name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
+                     "side": data.side, "flip": data.flip},
             "train": asdict(config)}
-
-
-__all__ = ["Config", "Machine", "Feed", "cosine_lr", "describe", "evaluate", "generator", "predict", "replace", "set_up", "train"]

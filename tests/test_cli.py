@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from sslkit import cli, methods
-from sslkit import runs as room
+from sslkit.disk import cannot_write
 from sslkit.methods import FixMatch
 from sslkit.runs import Run, Stopped, all_runs, fit
 from sslkit.train import Config, Machine
@@ -209,7 +209,7 @@ def test_the_line_fits_the_terminal_and_tells_the_time_left(monkeypatch):
 def test_what_goes_wrong_is_said_on_a_line_of_its_own(monkeypatch, tmp_path):
     def full(run, metrics):
         if metrics["step"] == 20:
-            raise room.cannot_write(run.path, OSError(28, "full"))
+            raise cannot_write(run.path, OSError(28, "full"))
 
     monkeypatch.setattr(sys, "stderr", Tty())
     monkeypatch.setattr(cli.os, "get_terminal_size", lambda number: os.terminal_size((120, 24)))
@@ -286,7 +286,7 @@ def test_ctrl_c_before_training_has_begun(sslkit, monkeypatch, runs):
 
 
 def test_a_full_disk_in_mid_training(sslkit, monkeypatch, tmp_path):
-    monkeypatch.setattr(Run, "save", lambda run, state: (_ for _ in ()).throw(room.cannot_write(run.path, OSError(28, "full"))))
+    monkeypatch.setattr(Run, "save", lambda run, state: (_ for _ in ()).throw(cannot_write(run.path, OSError(28, "full"))))
     code, out, err = sslkit("train", "fixmatch", *SHORT, "--out", tmp_path / "run")
     assert code == 2 and out == "" and err.splitlines()[-1] == f"sslkit: could not write {tmp_path / 'run'}: no space left on the disk"
 

@@ -130,3 +130,13 @@ def test_ema_is_the_closed_form(ema_buffers):
     assert torch.allclose(nets.teacher.classifier.bias, torch.tensor(expected, dtype=torch.float32), atol=1e-6)
     averaged = torch.tensor(references.ema_closed_form(start_buffer.numpy(), buffers, 0.9), dtype=torch.float32)
     assert torch.allclose(running(nets.teacher), averaged if ema_buffers == "average" else running(nets.student), atol=1e-6)
+
+
+def test_batchnorm_in_a_methods_head_keeps_its_mode_too():
+    net = build("small", 4, 1)
+    net.heads["projection"] = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8))
+    nets = Nets(net, bn_momentum=0.1)
+    nets(torch.randn(8, 1, 8, 8), bn="batch")
+    assert net.heads["projection"][1].running_mean.abs().max() == 0
+    nets(torch.randn(8, 1, 8, 8), teacher=True, bn="batch")
+    assert nets.teacher.heads["projection"][1].running_mean.abs().max() == 0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ import torch
 from sslkit import runs as room
 from sslkit import train
 from sslkit.data import load, split
+from sslkit.disk import cannot_write
 from sslkit.errors import InputError
 from sslkit.methods import FixMatch, Supervised
 from sslkit.runs import Run, Stopped, all_runs, difference, fit, record, run_path, store
-from sslkit.train import Config, Machine, evaluate, replace
+from sslkit.train import Config, Machine, evaluate
 
 SHORT = Config(steps=22, batch_size=8, mu=2, eval_every=5)       # evaluations at 5, 10, 15, 20 and 22
 CPU = Machine(device="cpu", threads=1)
@@ -655,3 +657,25 @@ def test_a_run_that_diverges_late_keeps_its_curve(tmp_path, digits, monkeypatch)
     with pytest.raises(FloatingPointError):
         fit(Supervised(), digits, SHORT, CPU, out=tmp_path / "run")
     assert [m["step"] for m in Run(tmp_path / "run").metrics] == [5, 10] and Run(tmp_path / "run").result is None
+
+
+def test_a_full_disk_before_the_first_evaluation_keeps_the_checkpoint(tmp_path, digits, monkeypatch):
+    saved = []
+    save = Run.save
+
+    def until_full(run, state):
+        if len(saved) == 2:
+            raise cannot_write(run.path / "checkpoint.pt", OSError(28, "full"))
+        saved.append(state["step"])
+        save(run, state)
+
+    clock = iter(range(0, 10**6, 2))
+    monkeypatch.setattr("sslkit.train.time.monotonic", lambda: next(clock))            # every step is shown
+    monkeypatch.setattr("sslkit.runs.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(Run, "save", until_full)
+    config = Config(steps=20, eval_every=20, batch_size=4, mu=1)
+    with pytest.raises(InputError, match="no space left.*--resume"):
+        fit(FixMatch(), digits, config, out=tmp_path / "run")
+    assert Run(tmp_path / "run").checkpoint()["step"] == saved[-1]
+    monkeypatch.undo()
+    assert fit(FixMatch(), digits, config, out=tmp_path / "run").result["steps"] == 20

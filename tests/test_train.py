@@ -1,4 +1,6 @@
 """The loop: what it feeds, how it steps, that it learns, and that a resumed run sees what an uninterrupted one sees."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import references
@@ -49,7 +51,7 @@ def test_unlabeled_rows_come_in_shuffled_passes(digits):
 
 def test_a_step_may_be_longer_than_the_unlabeled_set():
     data = split(load("digits"), 20)
-    small = train.replace(data, unlabeled=data.unlabeled[:5])
+    small = replace(data, unlabeled=data.unlabeled[:5])
     rows = torch.cat([feed(small).unlabeled_rows(k) for k in range(5)])        # 5 x 16 rows are 16 whole passes
     assert len(feed(small).unlabeled_rows(7)) == 16 and torch.bincount(rows).tolist() == [16] * 5
 
@@ -74,7 +76,7 @@ def test_hidden_labels_do_not_reach_the_method(digits):
     hidden = torch.ones(len(lied), dtype=torch.bool)
     hidden[digits.labeled] = False
     lied[hidden] = (lied[hidden] + 1) % 10
-    a, b = snapshots(digits)[-1], snapshots(train.replace(digits, y=lied))[-1]
+    a, b = snapshots(digits)[-1], snapshots(replace(digits, y=lied))[-1]
     assert all(torch.equal(p, q) for p, q in zip(a.nets.student.parameters(), b.nets.student.parameters()))
     assert a.metrics["pseudo_label_acc_all"] != b.metrics["pseudo_label_acc_all"]
 
@@ -87,7 +89,7 @@ def test_optimiser_is_nesterov_sgd_with_the_cosine_and_no_decay_of_norms(digits)
             total = sum(p.sum() for p in nets.student.parameters())
             return Step(total, {"sup": total.detach()})
 
-    config = train.replace(SHORT, lr=0.2, weight_decay=0.1, momentum=0.8, eval_every=1, steps=6)
+    config = replace(SHORT, lr=0.2, weight_decay=0.1, momentum=0.8, eval_every=1, steps=6)
     first = train.set_up(Linear(), digits, config.resolve(digits, CPU))[0].student
     start = {name: p.detach().clone().double().numpy() for name, p in first.named_parameters()}
     last = snapshots(digits, Linear(), config)[-1].nets.student
@@ -119,7 +121,7 @@ def test_metrics_are_means_over_the_steps_since_the_last_evaluation():
 
 
 def test_it_overfits_64_images(digits):
-    few = train.replace(digits, images=digits.images[:64], y=digits.y[:64], labeled=torch.arange(64), unlabeled=torch.arange(64),
+    few = replace(digits, images=digits.images[:64], y=digits.y[:64], labeled=torch.arange(64), unlabeled=torch.arange(64),
                         test_images=digits.images[:64], test_y=digits.y[:64])
     last = snapshots(few, Supervised(), Config(steps=150, eval_every=150))[-1]
     assert last.metrics["test_acc"] == 1.0
@@ -162,19 +164,19 @@ def test_first_weights_do_not_depend_on_the_method(digits):
 
 @pytest.mark.parametrize("machine", [Machine(device="cpu", channels_last=True), Machine(device="cpu", channels_last=False)])
 def test_memory_format_is_speed_not_result(digits, machine):
-    plain = snapshots(digits, config=train.replace(SHORT, steps=4, eval_every=4))[-1]
-    other = [s for s in train.train(FixMatch(), digits, train.replace(SHORT, steps=4, eval_every=4), machine) if s.evaluated][-1]
+    plain = snapshots(digits, config=replace(SHORT, steps=4, eval_every=4))[-1]
+    other = [s for s in train.train(FixMatch(), digits, replace(SHORT, steps=4, eval_every=4), machine) if s.evaluated][-1]
     assert other.metrics["loss"] == pytest.approx(plain.metrics["loss"], rel=1e-3)
 
 
 def test_bf16_trains(digits):
-    last = snapshots(digits, config=train.replace(SHORT, precision="bf16"))[-1]
+    last = snapshots(digits, config=replace(SHORT, precision="bf16"))[-1]
     assert np.isfinite(last.metrics["loss"]) and all(p.dtype == torch.float32 for p in last.nets.student.parameters())
 
 
 def test_nothing_finite_ends_the_run(digits):
     with pytest.raises(FloatingPointError, match="smaller --lr"):
-        snapshots(digits, config=train.replace(SHORT, lr=1e30))
+        snapshots(digits, config=replace(SHORT, lr=1e30))
 
 
 def test_data_without_labels_is_refused():
@@ -183,7 +185,8 @@ def test_data_without_labels_is_refused():
 
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"batch_size": 0}, {"mu": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"lr": float("inf")},
-                                      {"ema_decay": 1.1}, {"weight_decay": -1.0}, {"seed": -1}, {"strong": "mcc"}, {"eval_every": 0}])
+                                      {"ema_decay": 1.1}, {"weight_decay": -1.0}, {"seed": -1}, {"strong": "mcc"}, {"eval_every": 0},
+                                      {"precision": "fp16"}, {"weights": "imagnet"}, {"network": "smal"}])
 def test_settings_out_of_range_are_refused(digits, settings):
     with pytest.raises(InputError, match=next(iter(settings)).split("_")[0]):
         Config(**settings).resolve(digits, CPU)
@@ -203,3 +206,38 @@ def test_cuda_learns_as_the_cpu_does(digits):
     accuracy = [[s for s in train.train(FixMatch(), digits, config, Machine(device=d)) if s.evaluated][-1].metrics["test_acc"]
                 for d in ("cpu", "cuda")]
     assert accuracy[0] == pytest.approx(accuracy[1], abs=0.1)
+
+
+def test_a_state_can_be_resumed_from_twice(digits):
+    for snap in train.train(FixMatch(), digits, SHORT, Machine(device="cpu")):
+        if snap.step == 8 and snap.evaluated:
+            state = snap.state()
+            break
+    first, second = snapshots(digits, state=state)[-1], snapshots(digits, state=state)[-1]
+    assert first.metrics == second.metrics
+
+
+def test_no_unlabeled_image_left(digits):
+    with pytest.raises(InputError, match="no unlabelled images are left"):
+        next(train.train(FixMatch(), replace(digits, unlabeled=digits.unlabeled[:0]), SHORT))
+    next(train.train(Supervised(), replace(digits, unlabeled=digits.unlabeled[:0]), SHORT))
+
+
+def test_compile_falls_back_with_a_message_and_changes_nothing(digits, monkeypatch, capsys):
+    plain = snapshots(digits)[-1]
+
+    def broken(module, *args, **options):
+        def fail(*inputs):
+            raise RuntimeError("no compiler here\nmore")
+        module._compiled_call_impl = fail
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    other = [s for s in train.train(FixMatch(), digits, SHORT, Machine(device="cpu", compile=True)) if s.evaluated][-1]
+    assert "torch.compile does not work here (RuntimeError: no compiler here); going on without it" in capsys.readouterr().err
+    assert other.metrics == plain.metrics
+
+
+def test_channels_last_is_left_out_on_mps(monkeypatch, capsys):
+    monkeypatch.setattr(Machine, "torch_device", lambda self: torch.device("mps"))
+    assert not Machine().images_last() and not capsys.readouterr().err
+    assert not Machine(channels_last=True).images_last() and "does not work on mps" in capsys.readouterr().err

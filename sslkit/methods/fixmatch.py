@@ -2,14 +2,16 @@
 
 The network labels a weakly augmented image itself; where it is confident, the strongly augmented image is trained on that label.
 
-    q   = p(a(u))                                                            eq. 4
+    q   = p(a(u))
     l_u = mean over ALL unlabelled rows of 1[max q >= tau] H(argmax q, p(A(u)))
-    L   = l_s + lambda_u l_u,  l_s = mean H(y, p(a(x)))                      eq. 3
+    L   = l_s + lambda_u l_u,  l_s = mean H(y, p(a(x)))
 
 Differs from the paper:
-1. passes="split" (the default) takes the weak views in a forward of their own, without gradient. The paper's code runs all views
-   in one forward, where the weak rows receive a gradient through the BatchNorm statistics they share: passes="joint".
-2. RandAugment where the paper also offers CTAugment; its four published variants are in sslkit.augment.
+1. passes="split" (the default) takes the weak views in a forward of their own, without gradient, normalised by their own batch
+   statistics; the running statistics are updated twice a step. The paper's code runs all views in one forward, where the weak rows
+   also receive a gradient through the statistics that all rows share: passes="joint".
+2. RandAugment where the paper also offers CTAugment, by default the variant `mc` (under 16 px our own `small`); its code has `rac`.
+3. Short runs have clocks of their own for the EMA and the BatchNorm statistics, see train.Config; at the paper's K they are the paper's.
 """
 from typing import Annotated, Literal
 
