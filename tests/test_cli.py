@@ -391,6 +391,7 @@ def test_a_download_that_was_not_asked_for_or_fails(refused, tmp_path, monkeypat
         monkeypatch.setenv(name, "http://127.0.0.1:9")          # nobody listens: as without a network, on every machine
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)         # it keeps the proxies of its first use, for every later test
     refused(["train", "fixmatch", "--data", "cifar10", "--root", tmp_path, "--download"], "could not download cifar10")
 
 
