@@ -218,7 +218,7 @@ def test_full_disk_is_one_sentence(project, monkeypatch):
         with pytest.raises(InputError, match="could not write .*index.html: no space left on the disk$"):
             batch.reproduce(stream=io.StringIO())
     monkeypatch.setattr("papermill.engines.write_ipynb", full)
-    with pytest.raises(InputError, match="could not write .*00_a.ipynb: No space left on device$"):
+    with pytest.raises(InputError, match="could not write .*00_a.ipynb: no space left on the disk$"):
         batch.reproduce(stream=io.StringIO())
 
 

@@ -162,7 +162,7 @@ def test_a_run_leaves_its_four_files(whole, digits, kind):
 
     config = strict((run.path / "config.json").read_text())
     assert config == run.config and config["method"] == kind and config["arguments"] == KINDS[kind]().arguments
-    assert config["data"] == {"name": "digits", "labels": 20, "unlabeled": 1397, "split": digits.hash, "side": 8}
+    assert config["data"] == {"name": "digits", "labels": 20, "unlabeled": 1397, "split": digits.hash, "side": 8, "flip": False}
     assert config["train"] == vars(SHORT.resolve(digits, torch.device("cpu"))) and None not in config["train"].values()
     assert config["classes"] == list("0123456789") and config["channels"] == 1 and set(config["code"]) == {"version", "hash"}
 
