@@ -1,9 +1,11 @@
 """What one training step costs: beside the step as it is usually written, and beside the network alone, in one run.
 
 naive: eager float32, NCHW, all views in one forward with a gradient through each, SGD and EMA parameter by parameter, Pillow
-augmentation of each image in the main process. bare: forward and backward of the network in our own configuration, on ready-made
-tensors. step: our whole step. Each round measures all three in turn; medians over the rounds.
+augmentation of each image in the training process; in a process of its own, whose memory allocator is as Python leaves it.
+bare: forward and backward of the network in our own configuration, on ready-made tensors. step: our whole step. Each round measures
+all three in turn; medians over the rounds.
 """
+import multiprocessing
 import platform
 import random
 import statistics
@@ -96,6 +98,16 @@ class Naive:
         out.loss.item()
 
 
+def naive_steps(pipe, method: str, count: int, size: int, config: Config, machine: Machine) -> None:
+    """A process of its own: for each message take a naive step and send its milliseconds back; None ends it."""
+    where = machine.torch_device()
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    naive = Naive(methods.method_class(method)(), photographs(count, size, where), config, machine)
+    for step in iter(pipe.recv, None):
+        pipe.send(timed(lambda: naive(step), where))         # noqa: B023
+
+
 def photographs(count: int, side: int, device: torch.device) -> SSLData:
     """Noise with the smoothness of photographs, in ten classes, all of it labelled: what the pixels show costs nothing."""
     g = torch.Generator().manual_seed(0)
@@ -138,9 +150,9 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
     where = machine.torch_device()
     config = Config(network=net, batch_size=batch_size, mu=mu, strong="usb", precision=precision)
     config.check()
-    data = photographs(max(512, 2 * batch_size * mu), size, where)
-    config = config.resolve(data, where)
-    ours, naive = methods.method_class(method)(), Naive(methods.method_class(method)(), data, config, machine)
+    count = max(512, 2 * batch_size * mu)
+    data = photographs(count, size, where)
+    config, ours = config.resolve(data, where), methods.method_class(method)()
     nets, optimizer, feed = set_up(ours, data, config, machine)
     ready, step = feed(0), iter(range(10**9))
 
@@ -154,18 +166,30 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
         optimizer.zero_grad()
         sum(out.logits.mean() for out in outs).backward()
 
-    works = {"naive": lambda: naive(0), "bare": bare, "step": lambda: take_step(ours, nets, optimizer, feed, next(step))}
+    works = {"bare": bare, "step": lambda: take_step(ours, nets, optimizer, feed, next(step))}
     images, rows = feed.data.images, (torch.arange(batch_size * mu) % len(data.images)).to(feed.data.images.device)
-    g, views, pictures = torch.Generator().manual_seed(0), naive.views, naive.pictures
+    g, views = torch.Generator().manual_seed(0), PillowUSB(size, data.mean, data.std)
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in data.images.cpu()]
     works["augment"] = lambda: augment.normalize(augment.strong(images[rows], g, variant="usb"), data.mean, data.std,
                                                  channels_last=feed.channels_last).to(where)
     works["pillow"] = lambda: torch.stack([views.strong(pictures[row]) for row in rows.tolist()])
     for work in works.values():
         work(), work()
-    times = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            times[name].append(timed(work, where))
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=naive_steps, args=(other, method, count, size, config, machine), daemon=True)
+    process.start()
+    other.close()
+    times = {name: [] for name in ("naive", *works)}
+    for k in range(rounds + 1):
+        pipe.send(k)
+        naive_ms = pipe.recv()
+        if k:                                                # the first only warms it up
+            times["naive"].append(naive_ms)
+            for name, work in works.items():
+                times[name].append(timed(work, where))
+    pipe.send(None)
+    process.join()
     ms = {name: statistics.median(values) for name, values in times.items()}
     return {"naive_ms": round(ms["naive"], 2), "bare_ms": round(ms["bare"], 2), "step_ms": round(ms["step"], 2),
             "ratio": round(ms["step"] / ms["bare"], 3), "speedup": round(ms["naive"] / ms["step"], 2),
