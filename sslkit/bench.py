@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sslkit import augment, methods
 from sslkit.data import SSLData
-from sslkit.errors import require
+from sslkit.errors import InputError, require
 from sslkit.methods.base import Method
 from sslkit.records import Batch
 from sslkit.train import PRECISION, Config, Machine, set_up, take_step
@@ -182,8 +182,11 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
     other.close()
     times = {name: [] for name in ("naive", *works)}
     for k in range(rounds + 1):
-        pipe.send(k)
-        naive_ms = pipe.recv()
+        try:
+            pipe.send(k)
+            naive_ms = pipe.recv()
+        except (EOFError, OSError) as error:
+            raise InputError("the naive step's process died; perhaps the memory does not suffice: try a smaller --batch-size") from error
         if k:                                                # the first only warms it up
             times["naive"].append(naive_ms)
             for name, work in works.items():

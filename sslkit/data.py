@@ -41,6 +41,10 @@ class SSLData:
     info: dict                    # what else a record should say: images skipped, files ignored ...
     validation: Tensor            # (V,) int64              rows as loaded that took the test set's place, if any
 
+    def __repr__(self) -> str:
+        return (f"SSLData({self.name}: {len(self.images):,} images, {self.num_labeled} labelled, {self.num_unlabeled:,} unlabelled, "
+                f"{len(self.test_images):,} for the test, {self.num_classes} classes, {self.side} px, {self.images.device})")
+
     @property
     def num_classes(self) -> int:
         return len(self.classes)
