@@ -159,7 +159,8 @@ def stripped(lesson: Lesson, nb: NotebookNode) -> str:
         took = run.metadata.papermill.duration or 0
         if took >= 2:                                   # for the time left; less would be noise in the diff
             cell.metadata["sslkit"] = {"seconds": round(took)}
-        cell.execution_count, cell.outputs = None, tidy(run.outputs)
+        # counted from the top, the same at every refresh: nbval refuses outputs of a cell without a count
+        cell.execution_count, cell.outputs = number if cell.source.strip() else None, tidy(run.outputs)
         shown = "\n".join(str(text) for output in cell.outputs for text in (
             output.get("text", ""), output.get("data", {}).get("text/plain", ""), *output.get("traceback", [])))
         for path in private:

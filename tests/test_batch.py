@@ -260,7 +260,7 @@ def test_refresh_writes_outputs_back_and_nothing_else(project):
     assert [cell.id for cell in clean.cells] == ids
     assert [cell.source for cell in clean.cells] == [cell.source for cell in nb.cells]
     assert [dict(cell.metadata) for cell in clean.cells] == [{}, {"collapsed": True}, {}, {}, {}, {}]
-    assert all(cell.execution_count is None for cell in clean.cells[1:])
+    assert [cell.execution_count for cell in clean.cells[1:]] == list(range(1, len(clean.cells)))
     assert {o.name: o.text for o in clean.cells[1].outputs} == {"stdout": "out\n", "stderr": "err\n"}
     assert clean.cells[2].outputs == []
     assert [set(o.data) for cell in clean.cells[3:] for o in cell.outputs] == [
