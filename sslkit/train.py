@@ -98,8 +98,8 @@ class Machine:
     device: Annotated[str, "cpu, cuda, cuda:1, mps ... (auto: cuda, else mps, else cpu)"] = "auto"
     threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core). A resumed run is equal to "
                                    "the bit only with the same number"] = None
-    channels_last: Annotated[bool | None, "keep images as N H W C in memory, a third faster on a CPU (default: yes, but not on mps)"] = None
-    compile: Annotated[bool, "torch.compile the network; worth it on a GPU, not on a CPU"] = False
+    channels_last: Annotated[bool | None, "keep images as N H W C in memory, a third less time on a CPU (default: yes, but not on mps)"] = None
+    compile: Annotated[bool, "torch.compile the network; it does not pay on a CPU"] = False
 
     def apply(self) -> None:
         """Set this process up: threads, and on Linux keep freed memory, which glibc otherwise returns and maps anew for large tensors."""
