@@ -98,7 +98,7 @@ class Machine:
     device: Annotated[str, "cpu, cuda, cuda:1, mps ... (auto: cuda, else mps, else cpu)"] = "auto"
     threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core). A resumed run is equal to "
                                    "the bit only with the same number"] = None
-    channels_last: Annotated[bool | None, "keep images as N H W C in memory, a third less time on a CPU (default: yes, but not on mps)"] = None
+    channels_last: Annotated[bool | None, "images as N H W C in memory, a third less time on a CPU (default: yes, but not on mps)"] = None
     compile: Annotated[bool, "torch.compile the network; it does not pay on a CPU"] = False
 
     def apply(self) -> None:
