@@ -32,7 +32,7 @@ def lab(tmp_path_factory):
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     log = open(folder / "lab.log", "w")
     server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ip=127.0.0.1", "--allow-root",
-                               "--IdentityProvider.token=", "--LabApp.news_url=None"],
+                               "--IdentityProvider.token=", "--LabApp.news_url=None", "--LabApp.expose_app_in_browser=True"],
                               cwd=folder, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -72,7 +72,14 @@ def test_lesson_runs_and_its_sliders_move_their_pictures(lab, browser, lesson):
     page = browser.new_page(viewport={"width": 1280, "height": 1400})
     page.goto(f"{lab}/lab/tree/{lesson.name}?reset")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
+    # "Run All Cells" before the kernel is there asks which kernel to take, and runs nothing
+    page.evaluate("""async () => {
+        await window.jupyterapp.restored;
+        const notebook = window.jupyterapp.shell.currentWidget;
+        await notebook.context.ready;
+        await notebook.sessionContext.ready;
+        await notebook.sessionContext.session.kernel.info;
+    }""")
     page.get_by_role("menuitem", name="Run").first.click()
     page.get_by_text("Run All Cells", exact=True).first.click()
     busy = page.locator(".jp-Notebook-ExecutionIndicator[data-status='busy']")
