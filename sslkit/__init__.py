@@ -11,7 +11,7 @@ lessons from end to end, and the page they leave), bench (what a step costs), cl
 __version__ = "0.1.0"
 
 _NAMES = {"InputError": "errors", "load": "data", "split": "data", "SSLData": "data", "Supervised": "methods", "FixMatch": "methods",
-          "Method": "methods", "Config": "train", "Machine": "train", "predict": "train", "evaluate": "train",
+          "SimMatch": "methods", "Method": "methods", "Config": "train", "Machine": "train", "predict": "train", "evaluate": "train",
           "fit": "runs", "Run": "runs", "all_runs": "runs"}
 __all__ = ["__version__", *_NAMES]
 

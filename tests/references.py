@@ -254,3 +254,227 @@ def median_last(values, n=20):
     if len(last) % 2 == 1:
         return last[half]
     return (last[half - 1] + last[half]) / 2.0
+
+
+def unit(v):
+    """v / max(|v|, 1e-12) for one row (D,). [methods.md, "SimMatch" 1: z = unit(head(h)); the 1e-12 is ours]"""
+    v = np.array(v, dtype=np.float64)
+    if v.ndim != 1 or v.size == 0 or not np.isfinite(v).all():
+        raise ValueError(f"v must be one non-empty finite row, got shape {v.shape}")
+    total = 0.0
+    for value in v:
+        total += value * value
+    norm = max(math.sqrt(total), 1e-12)
+    return np.array([value / norm for value in v])
+
+
+def simmatch_align(p_w, queue, size):
+    """p_w / mean of the queue of batch means, renormalised for each row. [methods.md, "SimMatch" 2]
+
+    queue holds the earlier batch means, oldest first, at most size. The mean of the current p_w, before alignment, is
+    pushed first and the oldest dropped once size are held; before it is full, the mean of those pushed. Returns aligned
+    (n, C) and the new queue, a new list.
+    """
+    p_w = _rows("p_w", p_w)
+    n, num_classes = p_w.shape
+    if size < 1 or len(queue) > size:
+        raise ValueError(f"a queue of {len(queue)} batch means does not fit in size {size}")
+    new_queue = []
+    for mean in queue:
+        mean = np.array(mean, dtype=np.float64)
+        if mean.shape != (num_classes,):
+            raise ValueError(f"a batch mean in the queue has shape {mean.shape}, not ({num_classes},)")
+        new_queue.append(mean)
+    current = np.zeros(num_classes)
+    for c in range(num_classes):
+        for i in range(n):
+            current[c] += p_w[i, c]
+        current[c] /= n
+    new_queue.append(current)
+    while len(new_queue) > size:
+        new_queue.pop(0)
+    aligned = np.zeros_like(p_w)
+    for c in range(num_classes):
+        prior = sum(mean[c] for mean in new_queue) / len(new_queue)
+        if not prior > 0.0:
+            raise ValueError(f"the queue's mean of class {c} is {prior}: p / mean is not defined")
+        for i in range(n):
+            aligned[i, c] = p_w[i, c] / prior
+    for i in range(n):
+        total = sum(aligned[i])
+        for c in range(num_classes):
+            aligned[i, c] /= total
+    return aligned, new_queue
+
+
+def _simmatch_similarity_logits(z, bank, t):
+    """z . Q_f / t, (n, K_l), with z and the bank as they are given. [methods.md, "SimMatch" 3]"""
+    z = _rows("z", z)
+    bank = _rows("bank", bank)
+    if z.shape[1] != bank.shape[1]:
+        raise ValueError(f"embeddings {z.shape} and bank {bank.shape} differ in dimension")
+    if not t > 0:
+        raise ValueError(f"t must be positive, got {t}")
+    logits = np.zeros((z.shape[0], bank.shape[0]))
+    for b in range(z.shape[0]):
+        for i in range(bank.shape[0]):
+            dot = 0.0
+            for d in range(bank.shape[1]):
+                dot += z[b, d] * bank[i, d]
+            logits[b, i] = dot / t
+    return logits
+
+
+def simmatch_targets(p_w, z_w, bank, bank_labels, t, alpha):
+    """The two targets of SimMatch from the ALIGNED p_w (n, C). [methods.md, "SimMatch" 3 to 5]
+
+    q_w = softmax(z_w . Q_f / t); q_hat_i = q_w,i f_i / sum_k q_w,k f_k with f_i = p_w[Q_l(i)]; q_agg[c] = sum over i
+    with Q_l(i) = c of the ORIGINAL q_w,i; p_hat = alpha*p_w + (1-alpha)*q_agg. Returns q_w, q_hat (n, K_l), q_agg,
+    p_hat (n, C).
+    """
+    p_w = _rows("p_w", p_w)
+    n, num_classes = p_w.shape
+    q_w = softmax(_simmatch_similarity_logits(z_w, bank, t))
+    if q_w.shape[0] != n:
+        raise ValueError(f"p_w has {n} rows and z_w {q_w.shape[0]}")
+    num_bank = q_w.shape[1]
+    bank_labels = _labels(bank_labels, num_bank, num_classes)
+    q_hat = np.zeros_like(q_w)
+    q_agg = np.zeros_like(p_w)
+    p_hat = np.zeros_like(p_w)
+    for b in range(n):
+        total = 0.0
+        for i in range(num_bank):
+            q_hat[b, i] = q_w[b, i] * p_w[b, bank_labels[i]]
+            total += q_hat[b, i]
+        if not total > 0.0:
+            raise ValueError(f"row {b} has no mass on any class of the bank: q_hat is not defined")
+        for i in range(num_bank):
+            q_hat[b, i] /= total
+            q_agg[b, bank_labels[i]] += q_w[b, i]
+        for c in range(num_classes):
+            p_hat[b, c] = alpha * p_w[b, c] + (1.0 - alpha) * q_agg[b, c]
+    return {"q_w": q_w, "q_hat": q_hat, "q_agg": q_agg, "p_hat": p_hat}
+
+
+def simmatch_loss(logits_x, y, logits_w, logits_s, z_w, z_s, bank, bank_labels, queue, tau, alpha, t, lambda_u, lambda_in,
+                  queue_size, warm, use_p_hat=True, use_q_hat=True):
+    """L = L_s + lambda_u L_u + lambda_in L_in. [methods.md, "SimMatch" 1 to 7]
+
+    L_u = mean 1[max p_hat >= tau] H(p_hat, p_s), soft p_hat; L_in = mean H(q_hat, q_s), no mask; both means over ALL
+    rows. The bank is read as it stands before this step's write. warm False (the bank is not filled): L_in = 0 and
+    p_hat = p_w, the aligned one; the queue is pushed all the same. [Ablation: use_p_hat False is alpha 1; use_q_hat
+    False puts q_w in place of q_hat]
+
+    z_w and z_s are unit rows already and are used as given. Returns l_s, l_u, l_in (the means, before their weights),
+    loss, p_w (aligned), q_w, q_s, q_hat (always the unfolded one), q_agg, p_hat (the one used), mask (n,) of 0.0 and
+    1.0, queue (the new one).
+    """
+    logits_s = _rows("logits_s", logits_s)
+    p_w, new_queue = simmatch_align(softmax(logits_w), queue, queue_size)
+    if logits_s.shape != p_w.shape:
+        raise ValueError(f"logits_w {p_w.shape} and logits_s {logits_s.shape} differ in shape")
+    if not use_p_hat or not warm:
+        alpha = 1.0
+    targets = simmatch_targets(p_w, z_w, bank, bank_labels, t, alpha)
+    similarity_s = _simmatch_similarity_logits(z_s, bank, t)
+    q_s = softmax(similarity_s)
+    n = p_w.shape[0]
+
+    l_s = supervised_loss(logits_x, y)
+
+    h_u = cross_entropy_soft(logits_s, targets["p_hat"])
+    mask = np.zeros(n)
+    l_u = 0.0
+    for b in range(n):
+        mask[b] = 1.0 if max(targets["p_hat"][b]) >= tau else 0.0
+        if mask[b]:
+            l_u += h_u[b]
+    l_u = float(l_u / n)
+
+    h_in = cross_entropy_soft(similarity_s, targets["q_hat"] if use_q_hat else targets["q_w"])
+    l_in = 0.0
+    if warm:
+        for b in range(n):
+            l_in += h_in[b]
+    l_in = float(l_in / n)
+
+    return {"l_s": l_s, "l_u": l_u, "l_in": l_in, "loss": l_s + lambda_u * l_u + lambda_in * l_in, "p_w": p_w,
+            "q_w": targets["q_w"], "q_s": q_s, "q_hat": targets["q_hat"], "q_agg": targets["q_agg"],
+            "p_hat": targets["p_hat"], "mask": mask, "queue": new_queue}
+
+
+def _average_repeats(bank, rows, z):
+    """{row: the average of the z written to it}, distinct rows ascending. [methods.md, "SimMatch", known slips]"""
+    z = _rows("z", z)
+    if z.shape[1] != bank.shape[1]:
+        raise ValueError(f"embeddings {z.shape} and bank {bank.shape} differ in dimension")
+    rows = _labels(rows, z.shape[0], bank.shape[0])
+    averages = {}
+    for row in sorted(set(rows)):
+        total = np.zeros(z.shape[1])
+        count = 0
+        for b in range(len(rows)):
+            if rows[b] == row:
+                total = total + z[b]
+                count += 1
+        averages[row] = total / count
+    return averages
+
+
+def _written(written, num_bank):
+    """A copy of the flags (K_l,) that say which rows were written before."""
+    written = np.array(written)
+    if written.shape != (num_bank,) or written.dtype != np.bool_:
+        raise ValueError(f"written must be {num_bank} booleans, got shape {written.shape} and dtype {written.dtype}")
+    return written
+
+
+def simmatch_write(bank, written, rows, z, momentum=0.7):
+    """Temporal ensembling: Q_f[i] = unit(.7*Q_f[i] + .3*z). [methods.md, "SimMatch" 7, 8 and known slips]
+
+    Repeated rows: average their z, blend, then unit (the average is not brought to unit norm before the blend). The
+    FIRST write of a row sets it to z, for repeated rows to unit(average): a row that repeats within its first batch
+    is written once, not set and then blended. Returns the new bank and the new written, both copies.
+    """
+    bank = _rows("bank", bank)
+    written = _written(written, bank.shape[0])
+    for row, average in _average_repeats(bank, rows, z).items():
+        if written[row]:
+            bank[row] = unit(momentum * bank[row] + (1.0 - momentum) * average)
+        else:
+            bank[row] = unit(average)
+        written[row] = True
+    return bank, written
+
+
+def simmatch_write_teacher(bank, written, rows, z):
+    """Student-teacher: the EMA teacher's embedding z overwrites the row. [methods.md, "SimMatch" 8]
+
+    Repeated rows: average, then unit. Returns the new bank and the new written, both copies.
+    """
+    bank = _rows("bank", bank)
+    written = _written(written, bank.shape[0])
+    for row, average in _average_repeats(bank, rows, z).items():
+        bank[row] = unit(average)
+        written[row] = True
+    return bank, written
+
+
+def simmatch_write_legacy(bank, rows, z, momentum=0.7):
+    """The known slip: blended, then renormalised over the batch axis (each feature, not each row). ["SimMatch", slips]
+
+    Repeated rows are averaged first, and each feature is brought to unit norm over the distinct rows of the batch, so
+    that the result does not depend on order (ours). No first-write rule: every row is blended. Returns the new bank.
+    """
+    bank = _rows("bank", bank)
+    averages = _average_repeats(bank, rows, z)
+    distinct = list(averages)
+    block = np.zeros((len(distinct), bank.shape[1]))
+    for b, row in enumerate(distinct):
+        block[b] = momentum * bank[row] + (1.0 - momentum) * averages[row]
+    for d in range(bank.shape[1]):
+        block[:, d] = unit(block[:, d])
+    for b, row in enumerate(distinct):
+        bank[row] = block[b]
+    return bank

@@ -2,9 +2,10 @@
 from sslkit.errors import choose
 from sslkit.methods.base import Method
 from sslkit.methods.fixmatch import FixMatch
+from sslkit.methods.simmatch import SimMatch
 from sslkit.methods.supervised import Supervised
 
-ALL: tuple[type[Method], ...] = (Supervised, FixMatch)
+ALL: tuple[type[Method], ...] = (Supervised, FixMatch, SimMatch)
 BY_NAME = {method.__name__.lower(): method for method in ALL}
 
 
