@@ -1,15 +1,17 @@
 """What the lessons share: parameters checked, runs trained once with a live plot, slow pictures kept, a result file at the end."""
+import csv
 import hashlib
 import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from IPython.display import display
 
+import sslkit
 from sslkit import plots
 from sslkit.data import SSLData
 from sslkit.disk import write_atomically, write_json
@@ -79,6 +81,59 @@ def fit_once(method: Method, data: SSLData, config: Config = Config()) -> Run:
     how = "found in the store" if known else "trained"
     print(f"{name}: {how}, {resolved.steps:,} steps, {data.num_labeled} labels, seed {config.seed}")
     return run
+
+
+def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Hashable, Run]:
+    """The finished run of each job (method, data, config), in turn; those in the store are found, not trained again.
+
+    Interrupting the kernel keeps what is finished and where the run in progress stands: the same cell then goes on.
+    """
+    runs, trained, begin, told, shown = {}, 0, time.monotonic(), time.monotonic(), None
+    for k, (key, (method, data, config)) in enumerate(jobs.items(), 1):
+        path = run_path(record(method, data, config.resolve(data, Machine().torch_device())))
+        known = Run(path).result is not None
+        now = time.monotonic()
+        line = f"run {k} of {len(jobs)}: {key}" + (f", about {(now - begin) / trained * (len(jobs) - k + 1):.0f} s left" if trained else "")
+        if not known and watched():
+            what = {"text/plain": line}
+            shown = shown or display(what, raw=True, display_id=True)
+            shown.update(what, raw=True)
+        elif not known and now - told > LINE_SECONDS:
+            print(line, flush=True)
+            told = now
+        try:
+            runs[key] = fit(method, data, config)
+        except Stopped as stop:
+            print(f"{stop}; {k - 1} of {len(jobs)} runs are finished: run the cell again")
+            raise
+        trained += not known
+    print(f"{len(jobs)} runs: {trained} trained, {len(jobs) - trained} found in the store")
+    return runs
+
+
+def figures_folder() -> Path:
+    """figures/ of the project: beside the nearest notebooks/ above the working directory, else beside the package."""
+    above = [place for place in (Path.cwd(), *Path.cwd().parents) if (place / "notebooks").is_dir() and (place / "figures").is_dir()]
+    return (above[0] if above else Path(sslkit.__file__).parents[1]) / "figures"
+
+
+def keep(name: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a table of equal rows as figures/NAME.csv, to be committed."""
+    def save(new: Path) -> None:
+        with open(new, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(figures_folder() / f"{name}.csv", save)
+
+
+def kept(name: str) -> list[dict[str, float]]:
+    """The rows of figures/NAME.csv, all of them numbers."""
+    path = figures_folder() / f"{name}.csv"
+    require(path.exists(), f"{path} is not there: the table is part of a clone of the project, not of the package alone")
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
 
 
 def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: float = 0.6) -> np.ndarray:

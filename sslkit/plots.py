@@ -158,8 +158,26 @@ def coverage(confidence, right, tau: float) -> Figure:
 @styled
 def scatter(points, label, classes: Sequence[str], *, marked=None, title: str = "", marked_name: str = "labelled") -> Figure:
     """A map of points (n, 2) coloured by label (n,); `marked` (rows or a mask) ringed. A class's name stands at its median."""
-    points, label = np.asarray(points), np.asarray(label)
     figure, axis = new(7.2, 5.4, title or "map of the features")
+    _map(axis, points, label, classes, marked=marked, title=title, marked_name=marked_name)
+    if marked is not None:
+        figure.legend(loc="outside lower left")
+    return figure
+
+
+@styled
+def scatters(maps: Mapping[str, Sequence], label, classes: Sequence[str], *, marked=None, marked_name: str = "labelled") -> Figure:
+    """Several maps of the same rows side by side: title -> points (n, 2); the rest as in scatter()."""
+    figure, axes = new(4.6 * len(maps), 4.4, "maps: " + ", ".join(maps), 1, len(maps), squeeze=False)
+    for axis, (title, points) in zip(axes.flat, maps.items()):
+        _map(axis, points, label, classes, marked=marked, title=title, marked_name=marked_name)
+    if marked is not None:
+        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower left")
+    return figure
+
+
+def _map(axis, points, label, classes, *, marked, title, marked_name) -> None:
+    points, label = np.asarray(points), np.asarray(label)
     palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
     for c, name in enumerate(classes):
         mine = points[label == c]
@@ -169,7 +187,126 @@ def scatter(points, label, classes: Sequence[str], *, marked=None, title: str = 
                       path_effects=[matplotlib.patheffects.withStroke(linewidth=4, foreground="white")])
     if marked is not None:
         axis.scatter(*points[marked].T, s=48, facecolors="none", edgecolors="black", linewidths=1.1, label=marked_name)
-        figure.legend(loc="outside lower left")
     axis.set_title(title)
     bare(axis)
+
+
+@styled
+def panels(lines: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]], *, xlabel: str = "step", low: float | None = None) -> Figure:
+    """Small multiples with one scale: title -> name -> (steps, fractions), a line of the same colour for each name. low: where y begins."""
+    figure, axes = new(3.1 * len(lines), 3.0, "; ".join(f"{title}: {', '.join(group)}" for title, group in lines.items()), 1, len(lines),
+                       sharey=True, squeeze=False)
+    for axis, (title, group) in zip(axes.flat, lines.items()):
+        for name, (x, y) in group.items():
+            axis.plot(x, y, label=name)
+        axis.set(title=title, xlabel=xlabel, ylim=(low, 1.01))
+        axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    axes.flat[-1].legend(loc="lower right")
+    return figure
+
+
+@styled
+def similarity(image, labeled, y, classes: Sequence[str], *, p_w, q_w=None, q_hat=None, q_agg=None, p_hat=None, tau: float = 0.95,
+               most: int = 20) -> Figure:
+    """SimMatch's two answers for one image, as far as they are given. Over the classes: p_w, q_agg and their mixture p_hat, each (C,), with
+    tau. Over the `most` similar of the labelled images (K_l, num, H, W), ordered by their class y (K_l,): q_w and q_hat, each (K_l,).
+    """
+    # places by hand: a layout engine would draw everything twice, and this is redrawn while a slider moves
+    figure = Figure(figsize=(9, 2.2 if q_w is None else 4.6))
+    best = [f"{name} {max(p):.0%} for {classes[int(np.argmax(p))]}" for name, p in (("p_w", p_w), ("q_agg", q_agg), ("p_hat", p_hat))
+            if p is not None]
+    figure.alt = "one image: " + ", ".join(best)
+    low, high = (0.14, 0.72) if q_w is None else (0.56, 0.34)
+    picture(figure.add_axes((0.01, low, 0.16, high)), image, "the image")
+    top = figure.add_axes((0.23, low, 0.75, high))
+    _grouped(top, np.arange(len(classes)), {"$p_w$: the classifier": (p_w, COLORS[0]), "$q^{agg}$: the labelled images": (q_agg, COLORS[1]),
+                                            "$\\hat p$: both": (p_hat, INK)})
+    top.axhline(tau, color=INK, linewidth=1, linestyle=":")
+    top.set(ylim=(0, 1.04), title="which class?")
+    top.set_xticks(range(len(classes)), classes)
+    if q_w is None:
+        return figure
+    q_w = np.asarray(q_w)
+    shown = np.sort(np.argsort(-q_w, kind="stable")[:most])
+    shown = shown[np.argsort(np.asarray(y)[shown], kind="stable")]
+    bottom = figure.add_axes((0.23, 0.105, 0.75, 0.28))
+    corrected = None if q_hat is None else np.asarray(q_hat)[shown]
+    _grouped(bottom, np.arange(len(shown)), {"$q_w$: how similar": (q_w[shown], COLORS[1]),
+                                             "$\\hat q$: corrected by $p_w$": (corrected, COLORS[5])})
+    bottom.set(xticks=[], title="which labelled image?")
+    tiles = np.pad(np.asarray(labeled)[shown], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255).transpose(2, 0, 3, 1)
+    mosaic = tiles.reshape(len(tiles), -1, tiles.shape[-1])          # (H + 2, most * (W + 2), num), one image, a white rim between
+    strip = figure.add_axes((0.23, 0.01, 0.75, 0.085))
+    strip.imshow(mosaic[..., 0] if mosaic.shape[-1] == 1 else mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest",
+                 extent=(-0.5, len(shown) - 0.5, 0, 1), aspect="auto")
+    strip.set(ylim=(0, 1), xlim=bottom.get_xlim())
+    bare(strip)
+    return figure
+
+
+def _grouped(axis, at, series: Mapping[str, tuple]) -> None:
+    """Bars of fractions side by side at each place; a series without values keeps its place free, so that pictures can be compared."""
+    width = 0.82 / len(series)
+    for k, (name, (values, color)) in enumerate(series.items()):
+        if values is not None:
+            axis.bar(at + (k - (len(series) - 1) / 2) * width, np.asarray(values), 0.92 * width, color=color, label=name)
+    axis.set_xlim(-0.6, len(at) - 0.4)
+    axis.legend(ncols=len(series), fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
+    axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+
+
+@styled
+def bars(groups: Mapping[str, Mapping[str, float]], *, title: str = "", low: float = 0.0) -> Figure:
+    """Fractions side by side: group -> name -> value, each with its number. low: where the axis begins."""
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    figure, axis = new(1.4 + 1.7 * len(groups), 3.2, title or ", ".join(groups))
+    width = 0.8 / len(names)
+    for k, name in enumerate(names):
+        found = axis.bar(np.arange(len(groups)) + (k - (len(names) - 1) / 2) * width,
+                         [group.get(name, np.nan) for group in groups.values()], 0.92 * width, label=name)
+        axis.bar_label(found, [f"{group[name]:.1%}" if name in group else "" for group in groups.values()], fontsize=8, padding=2)
+    axis.set(title=title, xticks=range(len(groups)), ylim=(low, 1.0))
+    axis.set_xticklabels(groups)
+    axis.grid(False, axis="x")
+    axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    if len(names) > 1:
+        figure.legend(loc="outside lower center", ncols=len(names))
+    return figure
+
+
+@styled
+def spread(values: Mapping[float, Sequence[float]], xlabel: str, *, title: str = "", known: Mapping[float, float] | None = None,
+           known_name: str = "", limits: tuple[float, float] | None = None) -> Figure:
+    """Accuracy over a setting: x -> one fraction a seed, as dots, their mean and standard deviation over them. known: a paper's points.
+
+    The x are evenly spaced, whatever they are. limits: of the y axis.
+    """
+    figure, axis = new(7, 3.4, f"{title or 'accuracy'} by {xlabel}")
+    xs = list(values)
+    means, stds = ([f(values[x]) for x in xs] for f in (np.mean, lambda v: np.std(v, ddof=1) if len(v) > 1 else 0.0))
+    for k, x in enumerate(xs):
+        axis.plot([k] * len(values[x]), values[x], "o", color=COLORS[0], alpha=0.35, markersize=5)
+    axis.errorbar(range(len(xs)), means, stds, color=COLORS[0], capsize=3, marker="o", label="ours: mean, std, and each seed")
+    if known:
+        axis.plot([xs.index(x) for x in known], list(known.values()), "D", color=COLORS[5], markersize=8, label=known_name)
+    axis.set(xlabel=xlabel, title=title, xticks=range(len(xs)), ylim=limits)
+    axis.set_xticklabels([f"{x:g}" for x in xs])
+    axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    axis.legend(loc="best")
+    return figure
+
+
+@styled
+def heat(matrix, rows: Sequence, columns: Sequence, *, ylabel: str, xlabel: str, title: str = "") -> Figure:
+    """Fractions (rows, columns) as coloured cells with their numbers; NaN stays empty."""
+    matrix = np.asarray(matrix, float)
+    figure, axis = new(1.6 + 0.85 * len(columns), 1.3 + 0.5 * len(rows), title or f"accuracy by {ylabel} and {xlabel}")
+    axis.imshow(matrix, cmap="viridis", aspect="auto")
+    middle = (np.nanmin(matrix) + np.nanmax(matrix)) / 2
+    for r, c in np.argwhere(~np.isnan(matrix)):
+        axis.text(c, r, f"{matrix[r, c]:.1%}", ha="center", va="center", fontsize=9, color="white" if matrix[r, c] < middle else "black")
+    axis.grid(False)
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=range(len(columns)), yticks=range(len(rows)))
+    axis.set_xticklabels([f"{c:g}" for c in columns])
+    axis.set_yticklabels([f"{r:g}" for r in rows])
     return figure

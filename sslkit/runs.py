@@ -23,11 +23,12 @@ from sslkit import __version__
 from sslkit.data import SSLData
 from sslkit.disk import cannot_write, locked, stop_signals, write_atomically, write_json
 from sslkit.errors import InputError, choose, require
+from sslkit.methods import method_class
 from sslkit.methods.base import Method
 from sslkit.metrics import median_last
-from sslkit.nets import Network, build
+from sslkit.nets import Nets, Network, build
 from sslkit.records import Snapshot
-from sslkit.train import Config, Machine, describe, train
+from sslkit.train import Config, Machine, describe, set_up, train
 
 CHECKPOINT_SECONDS = 60
 SAVED = {"format", "config", "seconds", "step", "sums", "student", "teacher", "optimizer", "method"}      # in checkpoint.pt
@@ -133,6 +134,21 @@ class Run:
             del state[name]                  # in place: the state's own version numbers stay with it
         network.load_state_dict(state)
         return network.eval()
+
+    def restore(self, data: SSLData) -> tuple[Method, Nets]:
+        """The method as training left it, its buffers and heads with it, and its networks, on the CPU; both in eval mode.
+
+        data: split as it was for the run. Raises InputError where it was not.
+        """
+        saved = self.checkpoint()
+        config = saved["config"]
+        require(config["data"]["split"] == data.hash, f"{self.path} was trained on another split of the data")
+        method = method_class(config["method"])(**config["arguments"])
+        nets = set_up(method, data.to("cpu"), Config(**config["train"] | {"weights": "none"}), Machine(device="cpu"))[0]
+        for part, name in ((method, "method"), (nets.student, "student"), (nets.teacher, "teacher")):
+            part.load_state_dict(saved[name])
+            part.eval()
+        return method, nets
 
     def log(self, metrics: dict) -> None:
         """Append one line to metrics.jsonl."""

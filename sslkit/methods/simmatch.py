@@ -40,7 +40,7 @@ DIM, MEMORY = 128, Literal["temporal", "teacher", "eman"]
 
 def unfold(log_p: Tensor, similarity: Tensor, y: Tensor) -> Tensor:
     """q_hat (n, K_l), which is softmax(similarity) times p[y], normalised. log_p (n, C), similarity (n, K_l) in units of t, y (K_l,)."""
-    return (similarity + log_p[:, y]).softmax(1)
+    return (similarity + log_p.index_select(1, y)).softmax(1)
 
 
 def aggregate(q: Tensor, y: Tensor, num_classes: int) -> Tensor:
@@ -140,6 +140,6 @@ class SimMatch(Method):
         if self.memory == "temporal":
             blend = torch.where(self.written[i], self.bank_momentum, 0.0)[:, None]
             new = blend * self.bank[i] + (1 - blend) * new
-        new = new / (new.square() / count).sum(0).sqrt() if self.legacy_bank_norm else F.normalize(new)
+        new = new / (new.square() / count).sum(0).sqrt().clamp_min(1e-12) if self.legacy_bank_norm else F.normalize(new)
         self.bank.index_copy_(0, i, new)
         self.written.index_fill_(0, i, True)
