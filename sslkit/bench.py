@@ -21,6 +21,7 @@ from torch import Tensor
 from sslkit import augment, methods
 from sslkit.data import SSLData
 from sslkit.errors import InputError, require
+from sslkit.methods import FixMatch
 from sslkit.methods.base import Method
 from sslkit.records import Batch
 from sslkit.train import PRECISION, Config, Machine, set_up, take_step
@@ -98,25 +99,25 @@ class Naive:
         out.loss.item()
 
 
-def naive_steps(pipe, method: str, count: int, size: int, config: Config, machine: Machine) -> None:
+def naive_steps(pipe, method: str, count: int, size: int, labels: int, config: Config, machine: Machine) -> None:
     """A process of its own: for each message take a naive step and send its milliseconds back; None ends it."""
     where = machine.torch_device()
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    naive = Naive(methods.method_class(method)(), photographs(count, size, where), config, machine)
+    naive = Naive(methods.method_class(method)(), photographs(count, size, where, labels), config, machine)
     for step in iter(pipe.recv, None):
         pipe.send(timed(lambda: naive(step), where))         # noqa: B023
 
 
-def photographs(count: int, side: int, device: torch.device) -> SSLData:
-    """Noise with the smoothness of photographs, in ten classes, all of it labelled: what the pixels show costs nothing."""
+def photographs(count: int, side: int, device: torch.device, labels: int) -> SSLData:
+    """Noise with the smoothness of photographs, in ten classes, `labels` of it labelled: what the pixels show costs nothing."""
     g = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, max(2, side // 4), max(2, side // 4), generator=g)
     fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic", align_corners=False)
     images = (255 * (fine + 0.1 * torch.randn(count, 3, side, side, generator=g)).clamp(0, 1)).to(torch.uint8)
     rows, y = torch.arange(count), torch.arange(count) % 10
-    return SSLData("noise", images, y, images[:10], y[:10], tuple("0123456789"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), True, "", rows,
-                   rows, 0, {}, rows[:0]).to(device)
+    return SSLData("noise", images, y, images[:10], y[:10], tuple("0123456789"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), True, "",
+                   rows[:labels], rows, 0, {}, rows[:0]).to(device)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -134,14 +135,15 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
           batch_size: Annotated[int, "labelled images a step (default: 16; paper: 64)"] = 16,
           mu: Annotated[int, "unlabelled images for each labelled one (default: 7; paper: 7)"] = 7,
           size: Annotated[int, "side of the images in pixels (default: 32, CIFAR)"] = 32,
+          labels: Annotated[int, "labelled images, the rows of a memory bank (default: 4000, the papers' most on CIFAR-10)"] = 4000,
           rounds: Annotated[int, "how often each is measured, in turn (default: 9)"] = 9,
           precision: Annotated[PRECISION, "of bare and step (default: auto)"] = "auto",
           device: Annotated[str, "cpu, cuda ... (default: auto)"] = "auto",
           threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core)"] = None,
           channels_last: Annotated[bool | None, "images as N H W C, for bare and step (default: yes, but not on mps)"] = None,
           compile: Annotated[bool, "torch.compile, for bare and step"] = False) -> dict:
-    """What one training step costs, in milliseconds: naive, bare, step, medians of measurements in turn; and the images a second of
-    the strong view of variant usb, ours and Pillow's.
+    """What one training step costs, in milliseconds: naive, bare, step, medians of measurements in turn; beside a FixMatch step with
+    the same passes, for another method; and the images a second of the strong view of variant usb, ours and Pillow's.
     """
     require(rounds >= 1, f"rounds is {rounds}, it must be at least 1")
     require(8 <= size <= 512, f"size is {size}, it must be from 8 to 512")
@@ -150,8 +152,9 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
     where = machine.torch_device()
     config = Config(network=net, batch_size=batch_size, mu=mu, strong="usb", precision=precision)
     config.check()
-    count = max(512, 2 * batch_size * mu)
-    data = photographs(count, size, where)
+    require(labels >= 10, f"labels is {labels}, it must be at least 10, one a class")
+    count = max(labels, 2 * batch_size * mu)
+    data = photographs(count, size, where, labels)
     config, ours = config.resolve(data, where), methods.method_class(method)()
     nets, optimizer, feed = set_up(ours, data, config, machine)
     ready, step = feed(0), iter(range(10**9))
@@ -167,6 +170,10 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
         sum(out.logits.mean() for out in outs).backward()
 
     works = {"bare": bare, "step": lambda: take_step(ours, nets, optimizer, feed, next(step))}
+    if method != "fixmatch" and ours.views == FixMatch.views:
+        plain = FixMatch(passes=ours.arguments.get("passes", "split"))
+        theirs = (plain, *set_up(plain, data, config, machine))
+        works["fixmatch"] = lambda: take_step(*theirs, next(step))
     images, rows = feed.data.images, (torch.arange(batch_size * mu) % len(data.images)).to(feed.data.images.device)
     g, views = torch.Generator().manual_seed(0), PillowUSB(size, data.mean, data.std)
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in data.images.cpu()]
@@ -177,7 +184,7 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
         work(), work()
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
-    process = context.Process(target=naive_steps, args=(other, method, count, size, config, machine), daemon=True)
+    process = context.Process(target=naive_steps, args=(other, method, count, size, labels, config, machine), daemon=True)
     process.start()
     other.close()
     times = {name: [] for name in ("naive", *works)}
@@ -196,8 +203,11 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
     ms = {name: statistics.median(values) for name, values in times.items()}
     return {"naive_ms": round(ms["naive"], 2), "bare_ms": round(ms["bare"], 2), "step_ms": round(ms["step"], 2),
             "ratio": round(ms["step"] / ms["bare"], 3), "speedup": round(ms["naive"] / ms["step"], 2),
+            "fixmatch_ms": round(ms["fixmatch"], 2) if "fixmatch" in ms else None,
+            "to_fixmatch": round(ms["step"] / ms["fixmatch"], 3) if "fixmatch" in ms else None,
             "augment_images_per_s": round(1000 * len(rows) / ms["augment"]), "pillow_images_per_s": round(1000 * len(rows) / ms["pillow"]),
-            "method": method, "net": net, "batch_size": batch_size, "mu": mu, "size": size, "rounds": rounds,
+            "method": method, "net": net, "batch_size": batch_size, "mu": mu, "size": size, "labels": labels,
+            "rounds": rounds,
             "precision": config.precision, "channels_last": feed.channels_last, "compile": compile, "arguments": ours.arguments,
             "device": str(where), "device_name": torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine(),
             "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -205,10 +215,13 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
 
 def report(f: dict) -> str:
     """The figures as a few lines for people."""
+    beside = "" if f["fixmatch_ms"] is None else (
+        f"  fixmatch {f['fixmatch_ms']:7.1f} ms   FixMatch's whole step, same passes: step is {f['to_fixmatch']:.3f} times that\n")
     return (f"{f['method']}, {f['net']}, B {f['batch_size']}, mu {f['mu']}, {f['size']} px, {f['precision']}, "
             f"{f['device']}, {f['threads']} threads\n"
             f"  naive  {f['naive_ms']:9.1f} ms   float32, all views with gradient, Pillow\n"
             f"  bare   {f['bare_ms']:9.1f} ms   forward and backward of the network alone\n"
             f"  step   {f['step_ms']:9.1f} ms   everything: {f['ratio']:.2f} times bare, {f['speedup']:.2f} times as fast as naive\n"
+            f"{beside}"
             f"  strong view (usb)  {f['augment_images_per_s']:,} images/s, Pillow {f['pillow_images_per_s']:,}: "
             f"{f['augment_images_per_s'] / f['pillow_images_per_s']:.1f} times as many")

@@ -16,7 +16,7 @@ from sslkit.errors import InputError, choose, require
 
 USAGE = """usage: sslkit COMMAND [FLAGS]
 
-  train METHOD   one run: supervised, fixmatch
+  train METHOD   one run: supervised, fixmatch, simmatch
   runs           what was run, newest first
   reproduce      run the lessons, leave notebooks, figures and a summary page
   lab            open JupyterLab in the lessons

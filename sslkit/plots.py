@@ -213,8 +213,8 @@ def similarity(image, labeled, y, classes: Sequence[str], *, p_w, q_w=None, q_ha
     """
     # places by hand: a layout engine would draw everything twice, and this is redrawn while a slider moves
     figure = Figure(figsize=(9, 2.2 if q_w is None else 4.6))
-    best = [f"{name} {max(p):.0%} for {classes[int(np.argmax(p))]}" for name, p in (("p_w", p_w), ("q_agg", q_agg), ("p_hat", p_hat))
-            if p is not None]
+    given = {name: np.asarray(p) for name, p in (("p_w", p_w), ("q_agg", q_agg), ("p_hat", p_hat)) if p is not None}
+    best = [f"{name} {p.max():.0%} for {classes[p.argmax()]}" for name, p in given.items()]
     figure.alt = "one image: " + ", ".join(best)
     low, high = (0.14, 0.72) if q_w is None else (0.56, 0.34)
     picture(figure.add_axes((0.01, low, 0.16, high)), image, "the image")
@@ -275,24 +275,30 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, title: str = "", low: flo
 
 
 @styled
-def spread(values: Mapping[float, Sequence[float]], xlabel: str, *, title: str = "", known: Mapping[float, float] | None = None,
-           known_name: str = "", limits: tuple[float, float] | None = None) -> Figure:
-    """Accuracy over a setting: x -> one fraction a seed, as dots, their mean and standard deviation over them. known: a paper's points.
+def spread(values: Mapping[float, Sequence[float]], xlabel: str, *, title: str = "", limits: tuple[float, float] | None = None,
+           beside: tuple[str, Mapping[float, float]] | None = None) -> Figure:
+    """Accuracy over a setting: x -> a fraction for each seed, as dots, their mean and standard deviation over them.
 
-    The x are evenly spaced, whatever they are. limits: of the y axis.
+    The x stand evenly spaced, whatever they are. limits: of the y axis. beside: a title and single points, x -> fraction, in a panel of
+    their own with a scale of its own.
     """
-    figure, axis = new(7, 3.4, f"{title or 'accuracy'} by {xlabel}")
-    xs = list(values)
+    figure, axes = new(9 if beside else 7, 3.4, f"{title or 'accuracy'} by {xlabel}" + (f"; beside it {beside[0]}" if beside else ""), 1,
+                       2 if beside else 1, squeeze=False, width_ratios=(1.7, 1) if beside else None)
+    axis, xs = axes[0, 0], list(values)
     means, stds = ([f(values[x]) for x in xs] for f in (np.mean, lambda v: np.std(v, ddof=1) if len(v) > 1 else 0.0))
     for k, x in enumerate(xs):
         axis.plot([k] * len(values[x]), values[x], "o", color=COLORS[0], alpha=0.35, markersize=5)
-    axis.errorbar(range(len(xs)), means, stds, color=COLORS[0], capsize=3, marker="o", label="ours: mean, std, and each seed")
-    if known:
-        axis.plot([xs.index(x) for x in known], list(known.values()), "D", color=COLORS[5], markersize=8, label=known_name)
-    axis.set(xlabel=xlabel, title=title, xticks=range(len(xs)), ylim=limits)
-    axis.set_xticklabels([f"{x:g}" for x in xs])
-    axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-    axis.legend(loc="best")
+    axis.errorbar(range(len(xs)), means, stds, color=COLORS[0], capsize=3, marker="o", label="mean and std, dots: seeds")
+    axis.set(title=title, ylim=limits)
+    axis.legend(loc="lower right")
+    if beside:
+        axes[0, 1].plot([xs.index(x) for x in beside[1]], list(beside[1].values()), "D--", color=COLORS[5], linewidth=1, markersize=7)
+        axes[0, 1].set(title=beside[0])
+        axes[0, 1].margins(y=0.5)
+    for axis in axes.flat:
+        axis.set(xlabel=xlabel, xlim=(-0.4, len(xs) - 0.6))
+        axis.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+        axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
     return figure
 
 

@@ -12,15 +12,18 @@ from sslkit.errors import InputError
 
 KEYS = {"naive_ms", "bare_ms", "step_ms", "ratio", "speedup", "augment_images_per_s", "pillow_images_per_s", "method", "net",
         "batch_size", "mu", "size", "rounds", "precision", "channels_last", "compile", "arguments", "device",
-        "device_name", "threads", "torch"}
-SMALL = ["bench", "--net", "wrn-10-1", "--batch-size", "2", "--mu", "2", "--rounds", "2", "--device", "cpu"]
+        "device_name", "threads", "torch", "labels", "fixmatch_ms", "to_fixmatch"}
+SMALL = ["bench", "--net", "wrn-10-1", "--batch-size", "2", "--mu", "2", "--rounds", "2", "--device", "cpu", "--labels", "40"]
 
 
-@pytest.mark.parametrize("method", ["fixmatch", "supervised"])
+@pytest.mark.parametrize("method", ["fixmatch", "supervised", "simmatch"])
 def test_figures_are_complete(method, capsys):
     assert main([*SMALL, "--method", method, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert set(figures) == KEYS and all(figures[name] > 0 for name in KEYS if isinstance(figures[name], int | float) and name != "compile")
+    assert (figures["fixmatch_ms"] is None) == (method != "simmatch")
+    if method == "simmatch":
+        assert figures["to_fixmatch"] == pytest.approx(figures["step_ms"] / figures["fixmatch_ms"], rel=0.02)
     assert figures["ratio"] == pytest.approx(figures["step_ms"] / figures["bare_ms"], rel=0.02)
     assert figures["speedup"] == pytest.approx(figures["naive_ms"] / figures["step_ms"], rel=0.02)
 
@@ -33,7 +36,8 @@ def test_it_reads_as_text(capsys):
 
 @pytest.mark.parametrize("flags, message", [(["--rounds", "0"], "rounds is 0"), (["--size", "4"], "size is 4"),
                                             (["--method", "fixmach"], "fixmatch"), (["--batch-size", "0"], "batch_size is 0"),
-                                            (["--net", "wrn-11-1"], "depth"), (["--rouns", "1"], "--rounds")])
+                                            (["--net", "wrn-11-1"], "depth"), (["--rouns", "1"], "--rounds"),
+                                            (["--labels", "5"], "labels is 5")])
 def test_bad_input(flags, message, capsys):
     try:
         code = main(["bench", *flags])

@@ -9,9 +9,9 @@ import pytest
 
 from sslkit import notebook
 from sslkit.errors import InputError
-from sslkit.methods import FixMatch
+from sslkit.methods import FixMatch, SimMatch
 from sslkit.plots import Figure
-from sslkit.runs import store
+from sslkit.runs import Run, Stopped, store
 from sslkit.train import Config
 
 LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -43,7 +43,7 @@ def test_a_lesson_is_committed_with_outputs_and_without_a_trace_of_a_machine(pat
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)) and "widgets" not in lesson.metadata
     assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
     for cell in code:
-        if "slider(" in cell.source and "import" not in cell.source:
+        if re.search(r"sliders?\(", cell.source) and "import" not in cell.source:
             assert any("image/png" in o.get("data", {}) for o in cell.outputs), "a slider leaves a picture for readers without a kernel"
         if "nbval-check-output" in cell.metadata.get("tags", []):
             assert cell.outputs and all(o.output_type == "stream" for o in cell.outputs)
@@ -66,6 +66,50 @@ def test_fit_once_trains_once(digits, runs, capsys):
     out = capsys.readouterr().out
     assert again.path == first.path and (again.path / "result.json").stat().st_mtime_ns == written
     assert "FixMatch: trained, 20 steps" in out and "FixMatch: found in the store, 20 steps" in out
+
+
+def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits, runs, capsys, monkeypatch):
+    jobs = {(alpha, seed): (SimMatch(alpha=alpha), digits, Config(seed=seed, steps=12, eval_every=6, batch_size=8, mu=2))
+            for alpha in (0.5, 1.0) for seed in (0, 1)}
+    trained, fit = [], notebook.fit
+
+    def interrupted(method, data, config):
+        if len(trained) == 2:
+            stopped = Run("somewhere")
+            raise Stopped(stopped, 6, 12)
+        trained.append((method.alpha, config.seed))
+        return fit(method, data, config)
+
+    monkeypatch.setattr(notebook, "fit", interrupted)
+    with pytest.raises(Stopped):
+        notebook.fit_all(jobs)
+    assert "2 of 4 runs are finished: run the cell again" in capsys.readouterr().out
+    monkeypatch.setattr(notebook, "fit", fit)
+    found = notebook.fit_all(jobs)
+    assert capsys.readouterr().out == "4 runs: 2 trained, 2 found in the store\n"
+    assert list(found) == list(jobs)
+    assert all(run.config["arguments"]["alpha"] == alpha and run.config["train"]["seed"] == seed for (alpha, seed), run in found.items())
+    monkeypatch.delenv("SSLKIT_HEADLESS")
+    monkeypatch.setattr(notebook, "display", lambda *data, **options: pytest.fail("there is nothing to train"))
+    notebook.fit_all(jobs)
+
+
+def test_a_kept_table_reads_back(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "figures").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    rows = [{"alpha": 0.5, "seed": 0.0}, {"alpha": 1.0, "seed": 1.0}]
+    notebook.keep("sweep", rows)
+    assert notebook.kept("sweep") == rows
+    assert (tmp_path / "figures" / "sweep.csv").read_text() == "alpha,seed\n0.5,0.0\n1.0,1.0\n"
+    with pytest.raises(InputError, match="nothing.csv is not there"):
+        notebook.kept("nothing")
+
+
+def test_the_sweep_s_table_is_the_full_grid():
+    rows = notebook.kept("simmatch_sweep")
+    assert len(rows) == 36 * 3 == len({(row["alpha"], row["t"], row["seed"]) for row in rows})
+    assert all(0.1 < row["test_acc"] <= 1 and row["steps"] == 2000 and row["labels"] == 20 for row in rows)
 
 
 def test_live_draws_while_watched_and_prints_a_line_in_ten_seconds_else(monkeypatch, capsys):

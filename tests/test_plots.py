@@ -21,11 +21,21 @@ MATRIX = torch.tensor([[5, 1], [0, 3]])
 POINTS, LABEL = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
 CONFIDENCE, RIGHT = np.linspace(0.3, 1, 50), np.arange(50) > 10
 
+Y, P, Q = torch.tensor([0, 1, 0, 1, 1]), torch.tensor([0.7, 0.3]), torch.tensor([0.5, 0.1, 0.2, 0.1, 0.1])
+GRID = np.array([[0.9, 0.8], [float("nan"), 0.7]])
+
 FIGURES = {
     "image_grid": lambda: plots.image_grid({"a": IMAGES, "b": IMAGES.expand(-1, 3, -1, -1)}, list("12345")),
     "curves": lambda: plots.curves({"a": ([1, 2], [0.1, float("nan")])}, "test", shaded={"kept": ([1, 2], [0.2, 0.3])}),
     "confusion": lambda: plots.confusion(MATRIX, ("cat", "dog")),
     "coverage": lambda: plots.coverage(CONFIDENCE, RIGHT, 0.95),
+    "scatters": lambda: plots.scatters({"one": POINTS, "two": POINTS[::-1]}, LABEL, ("a", "b"), marked=[1, 2]),
+    "panels": lambda: plots.panels({"left": {"a": ([1, 2], [0.1, 0.5])}, "right": {"a": ([1, 2], [0.4, 0.9])}}, low=0),
+    "similarity": lambda: plots.similarity(IMAGES[0], IMAGES, Y, "ab", p_w=P),
+    "similarity, all": lambda: plots.similarity(IMAGES[0], IMAGES.expand(-1, 3, -1, -1), Y, "ab", p_w=P, q_w=Q, q_hat=Q, q_agg=P, p_hat=P),
+    "bars": lambda: plots.bars({"one": {"a": 0.5, "b": 0.2}, "two": {"a": 0.7}}),
+    "spread": lambda: plots.spread({0.5: [0.8, 0.9], 1.0: [0.7, 0.75]}, "alpha", beside=("paper", {1.0: 0.6})),
+    "heat": lambda: plots.heat(GRID, (0.5, 1), (0.1, 0.2), ylabel="alpha", xlabel="t"),
     "scatter": lambda: plots.scatter(POINTS, LABEL, ("a", "b"), marked=LABEL == 1),
 }
 
@@ -49,6 +59,24 @@ def test_a_figure_shows_itself_with_a_text(name):
     (lambda: plots.confusion(MATRIX, "ab"), lambda: plots.confusion(MATRIX.T, "ab"))])
 def test_other_input_another_picture(a, b):
     assert a().png() != b().png()
+
+
+def test_similarity_shows_the_most_similar_in_order_of_class_and_says_what_came_out():
+    figure = plots.similarity(IMAGES[0], IMAGES, Y, "ab", p_w=P, q_w=Q, q_agg=P.flip(0), p_hat=P, most=3)
+    bottom, strip = figure.axes[2:]
+    assert [patch.get_height() for patch in bottom.patches] == pytest.approx([0.5, 0.2, 0.1])      # rows 0, 2 of class 0; 1 of class 1
+    tiles = strip.images[0].get_array()
+    assert np.array_equal(tiles[1:9, 11:19], IMAGES[2, 0]) and np.array_equal(tiles[1:9, 21:29], IMAGES[1, 0])
+    assert figure.alt == "one image: p_w 70% for a, q_agg 70% for b, p_hat 70% for a"
+
+
+def test_spread_has_mean_and_deviation_over_the_seeds():
+    axis = plots.spread({0.5: [0.8, 0.9, 1.0], 1.0: [0.7]}, "alpha").axes[0]
+    line = next(line for line in axis.lines if len(line.get_xdata()) == 2)
+    assert list(line.get_ydata()) == pytest.approx([0.9, 0.7])
+    bar = axis.collections[0].get_segments()[0]
+    assert [y for _, y in bar] == pytest.approx([0.8, 1.0])                                        # 0.9 +- 0.1, over n - 1
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0.5", "1"]
 
 
 def test_coverage_says_how_many_are_kept_and_how_many_of_them_wrong():

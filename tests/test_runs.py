@@ -21,14 +21,14 @@ from sslkit import train
 from sslkit.data import load, split
 from sslkit.disk import cannot_write
 from sslkit.errors import InputError
-from sslkit.methods import FixMatch, Supervised
+from sslkit.methods import FixMatch, SimMatch, Supervised
 from sslkit.runs import Run, Stopped, all_runs, difference, fit, record, run_path, store
 from sslkit.train import Config, Machine, evaluate
 
 SHORT = Config(steps=22, batch_size=8, mu=2, eval_every=5)       # evaluations at 5, 10, 15, 20 and 22
 CPU = Machine(device="cpu", threads=1)
-KINDS = {"supervised": Supervised, "fixmatch": FixMatch}
-both = pytest.mark.parametrize("kind", list(KINDS))
+KINDS = {"supervised": Supervised, "fixmatch": FixMatch, "simmatch": SimMatch}
+each = pytest.mark.parametrize("kind", list(KINDS))
 
 
 def strict(text):
@@ -155,7 +155,7 @@ def hear(pipe):
 
 # ---- what a run leaves
 
-@both
+@each
 def test_a_run_leaves_its_four_files(whole, digits, kind):
     run = whole[kind]
     assert sorted(p.name for p in run.path.iterdir()) == [".lock", "checkpoint.pt", "config.json", "metrics.jsonl", "result.json"]
@@ -168,7 +168,7 @@ def test_a_run_leaves_its_four_files(whole, digits, kind):
 
     metrics = lines(run)
     assert [m["step"] for m in metrics] == [5, 10, 15, 20, 22]
-    own = {"unsup"} if kind == "fixmatch" else set()
+    own = {"supervised": set(), "fixmatch": {"unsup"}, "simmatch": {"unsup", "inst"}}[kind]
     assert all(m.keys() == {"step", "loss", "sup", "mask_rate", "pseudo_label_acc", "pseudo_label_acc_all", "lr", "test_acc"} | own
                for m in metrics)
     if kind == "supervised":
@@ -186,12 +186,22 @@ def test_a_run_leaves_its_four_files(whole, digits, kind):
     assert set(torch.load(run.path / "checkpoint.pt", weights_only=True)) == room.SAVED
 
 
-@both
+@each
 def test_its_network_is_the_one_that_was_evaluated(whole, digits, kind):
     assert evaluate(whole[kind].network(), digits) == whole[kind].result["test_acc"]
     assert not torch.equal(whole[kind].network("student").classifier.weight, whole[kind].network().classifier.weight)
     with pytest.raises(InputError, match="did you mean 'teacher'"):
         whole[kind].network("techer")
+
+
+def test_a_method_is_restored_with_its_bank_and_its_networks_with_their_heads(whole, digits):
+    saved = weights(whole["simmatch"])
+    method, nets = whole["simmatch"].restore(digits)
+    assert same(dict(method.state_dict()), saved["method"]) and method.written.all() and method.arguments == SimMatch().arguments
+    assert same(dict(nets.teacher.state_dict()), saved["teacher"]) and "heads.emb.0.weight" in saved["teacher"]
+    assert evaluate(nets.teacher, digits) == whole["simmatch"].result["test_acc"] and not method.training
+    with pytest.raises(InputError, match="another split"):
+        whole["simmatch"].restore(split(load("digits"), 20, 1))
 
 
 def test_a_curve_has_nan_where_there_was_nothing(whole):
@@ -218,7 +228,7 @@ def test_the_store_finds_a_run_by_what_decides_its_result(runs, digits):
 
 # ---- stopped and gone on with
 
-@both
+@each
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_stopped_process_goes_on_to_the_bit(start, whole, tmp_path, digits, kind, number):
     process, pipe = start(tmp_path / "run", kind)
@@ -245,7 +255,7 @@ def test_a_process_stopped_between_evaluations_goes_on_to_the_bit(start, whole, 
     equal(fit(FixMatch(), digits, SHORT, CPU, out=run.path), whole["fixmatch"])
 
 
-@both
+@each
 def test_a_killed_process_goes_on_from_its_checkpoint_to_the_bit(start, whole, tmp_path, digits, kind):
     """Killed at 15: line 15 is written, the checkpoint is of 10. Killed again before the end, then left alone."""
     for step in (15, 22):

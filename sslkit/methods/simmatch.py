@@ -64,8 +64,10 @@ class SimMatch(Method):
                                    "ImageNet)"] = "temporal",
                  bank_momentum: Annotated[float, "share of the old row in a blended one, 0 to 1 (default and paper: 0.7)"] = 0.7,
                  da_length: Annotated[int, "batches over which distribution alignment averages (default and paper: 32; ImageNet 256)"] = 32,
-                 p_hat: Annotated[bool, "correct the pseudo-label by the resemblance; without it alpha is 1 (Table 5)"] = True,
-                 q_hat: Annotated[bool, "correct the resemblance by the classifier; without it the target is q_w (Table 5)"] = True,
+                 p_hat: Annotated[bool, "correct the pseudo-label by the resemblance; without it alpha is 1 (default and paper: yes; "
+                                  "Table 5: no)"] = True,
+                 q_hat: Annotated[bool, "correct the resemblance by the classifier; without it the target is q_w (default and paper: "
+                                  "yes; Table 5: no)"] = True,
                  legacy_bank_norm: Annotated[bool, "normalise the written rows over the batch axis, a slip of public code: rows come out "
                                              "longer than 1, a smaller t in effect (default and paper: no)"] = False,
                  passes: Annotated[Literal["split", "joint"], "weak views in a forward of their own, without gradient, or all views "
