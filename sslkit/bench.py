@@ -86,7 +86,8 @@ class Naive:
         j = random.sample(range(data.num_unlabeled), config.mu * config.batch_size) if self.method.views else []
         x = self.view("weak", data.labeled[i].tolist())
         u = tuple(self.view(kind, data.unlabeled[j].tolist()) for kind in self.method.views)
-        batch = Batch(x, data.y[data.labeled[i]].to(self.device), u, torch.tensor(i), torch.tensor(j), {})
+        rows = torch.tensor(i, device=self.device), torch.tensor(j, dtype=torch.int64, device=self.device)
+        batch = Batch(x, data.y[data.labeled[i]].to(self.device), u, *rows, {})
         self.optimizer.zero_grad()
         out = self.method.loss(self.nets, batch, torch.tensor(0.0, device=self.device))
         out.loss.backward()
@@ -110,14 +111,15 @@ def naive_steps(pipe, method: str, count: int, size: int, labels: int, config: C
 
 
 def photographs(count: int, side: int, device: torch.device, labels: int) -> SSLData:
-    """Noise with the smoothness of photographs, in ten classes, `labels` of it labelled: what the pixels show costs nothing."""
+    """Noise with the smoothness of photographs, in ten classes: what the pixels show costs nothing. `labels` rows are labelled, the same
+    image more than once where that is more than there are."""
     g = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, max(2, side // 4), max(2, side // 4), generator=g)
     fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic", align_corners=False)
     images = (255 * (fine + 0.1 * torch.randn(count, 3, side, side, generator=g)).clamp(0, 1)).to(torch.uint8)
     rows, y = torch.arange(count), torch.arange(count) % 10
     return SSLData("noise", images, y, images[:10], y[:10], tuple("0123456789"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), True, "",
-                   rows[:labels], rows, 0, {}, rows[:0]).to(device)
+                   torch.arange(labels) % count, rows, 0, {}, rows[:0]).to(device)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -153,7 +155,7 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
     config = Config(network=net, batch_size=batch_size, mu=mu, strong="usb", precision=precision)
     config.check()
     require(labels >= 10, f"labels is {labels}, it must be at least 10, one a class")
-    count = max(labels, 2 * batch_size * mu)
+    count = max(512, 2 * batch_size * mu)
     data = photographs(count, size, where, labels)
     config, ours = config.resolve(data, where), methods.method_class(method)()
     nets, optimizer, feed = set_up(ours, data, config, machine)

@@ -254,9 +254,12 @@ def reproduce(argv: list[str]) -> int:
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="which, by number or name (default: all)")
     parser.add_argument("--out", metavar="DIR", default="report", help="where they are left (default: report)")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=1800, help="after which a cell is stopped (default: 1800)")
     parser.add_argument("--refresh", action="store_true", help="also write the outputs back into notebooks/, for committing")
     values = parser.parse(argv)
-    good = batch.reproduce(values.lessons, out=values.out, parameters=dict(values.parameter), refresh=values.refresh)
+    require(values.timeout > 0, f"timeout is {values.timeout:g}, it must be above 0 seconds")
+    good = batch.reproduce(values.lessons, out=values.out, parameters=dict(values.parameter), refresh=values.refresh,
+                           timeout_s=values.timeout)
     return 0 if good else 1
 
 

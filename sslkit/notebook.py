@@ -94,10 +94,10 @@ def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Has
         known = Run(path).result is not None
         now = time.monotonic()
         line = f"run {k} of {len(jobs)}: {key}" + (f", about {(now - begin) / trained * (len(jobs) - k + 1):.0f} s left" if trained else "")
-        if not known and watched():
-            what = {"text/plain": line}
-            shown = shown or display(what, raw=True, display_id=True)
-            shown.update(what, raw=True)
+        if not known and watched() and shown is None:
+            shown = display({"text/plain": line}, raw=True, display_id=True)
+        elif not known and watched():
+            shown.update({"text/plain": line}, raw=True)
         elif not known and now - told > LINE_SECONDS:
             print(line, flush=True)
             told = now
@@ -107,6 +107,8 @@ def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Has
             print(f"{stop}; {k - 1} of {len(jobs)} runs are finished: run the cell again")
             raise
         trained += not known
+    if shown is not None:
+        shown.update({"text/plain": "done"}, raw=True)
     print(f"{len(jobs)} runs: {trained} trained, {len(jobs) - trained} found in the store")
     return runs
 
@@ -160,8 +162,9 @@ def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: f
     return found
 
 
-def finish(lesson: str, **figures: float) -> None:
-    """Write lessons/LESSON.json into the store, for batches and tables, and print the figures."""
+def finish(lesson: str, **figures: float | None) -> None:
+    """Write lessons/LESSON.json into the store, for batches and tables, and print the figures, rounded to four places; None for none."""
+    figures = {name: value if value is None else round(value, 4) for name, value in figures.items()}
     path = store() / "lessons" / f"{lesson}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"lesson": lesson, **figures})

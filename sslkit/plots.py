@@ -193,7 +193,12 @@ def _map(axis, points, label, classes, *, marked, title, marked_name) -> None:
 
 @styled
 def panels(lines: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]], *, xlabel: str = "step", low: float | None = None) -> Figure:
-    """Small multiples with one scale: title -> name -> (steps, fractions), a line of the same colour for each name. low: where y begins."""
+    """Small multiples with one scale: title -> name -> (steps, fractions), a line of the same colour for each name.
+
+    low: where y begins; by default so that the last three quarters of every line are seen.
+    """
+    if low is None:
+        low = min(np.nanmin(y[len(y) // 4:]) for group in lines.values() for _, y in group.values()) - 0.03
     figure, axes = new(3.1 * len(lines), 3.0, "; ".join(f"{title}: {', '.join(group)}" for title, group in lines.items()), 1, len(lines),
                        sharey=True, squeeze=False)
     for axis, (title, group) in zip(axes.flat, lines.items()):
@@ -208,8 +213,9 @@ def panels(lines: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]], *, xlab
 @styled
 def similarity(image, labeled, y, classes: Sequence[str], *, p_w, q_w=None, q_hat=None, q_agg=None, p_hat=None, tau: float = 0.95,
                most: int = 20) -> Figure:
-    """SimMatch's two answers for one image, as far as they are given. Over the classes: p_w, q_agg and their mixture p_hat, each (C,), with
-    tau. Over the `most` similar of the labelled images (K_l, num, H, W), ordered by their class y (K_l,): q_w and q_hat, each (K_l,).
+    """SimMatch's two answers for one image, as far as they are given. Over the classes, the `most` probable if there are more: p_w, q_agg
+    and their mixture p_hat, each (C,), with tau. Over the `most` similar of the labelled images (K_l, num, H, W), ordered by their class
+    y (K_l,): q_w and q_hat, each (K_l,).
     """
     # places by hand: a layout engine would draw everything twice, and this is redrawn while a slider moves
     figure = Figure(figsize=(9, 2.2 if q_w is None else 4.6))
@@ -219,52 +225,58 @@ def similarity(image, labeled, y, classes: Sequence[str], *, p_w, q_w=None, q_ha
     low, high = (0.14, 0.72) if q_w is None else (0.56, 0.34)
     picture(figure.add_axes((0.01, low, 0.16, high)), image, "the image")
     top = figure.add_axes((0.23, low, 0.75, high))
-    _grouped(top, np.arange(len(classes)), {"$p_w$: the classifier": (p_w, COLORS[0]), "$q^{agg}$: the labelled images": (q_agg, COLORS[1]),
-                                            "$\\hat p$: both": (p_hat, INK)})
+    probable = np.sort(np.argsort(-np.max(list(given.values()), 0), kind="stable")[:most])
+    _grouped(top, {"$p_w$: the classifier": (p_w, COLORS[0]), "$q^{agg}$: the labelled images": (q_agg, COLORS[1]),
+                   "$\\hat p$: both": (p_hat, INK)}, probable)
     top.axhline(tau, color=INK, linewidth=1, linestyle=":")
-    top.set(ylim=(0, 1.04), title="which class?")
-    top.set_xticks(range(len(classes)), classes)
+    top.set_title("which class?")
+    names = [classes[c] for c in probable]
+    room = max(map(len, names)) * len(names) < 80
+    top.set_xticks(range(len(names)), names, rotation=0 if room else 30, ha="center" if room else "right", fontsize=10 if room else 8)
     if q_w is None:
         return figure
     q_w = np.asarray(q_w)
     shown = np.sort(np.argsort(-q_w, kind="stable")[:most])
     shown = shown[np.argsort(np.asarray(y)[shown], kind="stable")]
-    bottom = figure.add_axes((0.23, 0.105, 0.75, 0.28))
-    corrected = None if q_hat is None else np.asarray(q_hat)[shown]
-    _grouped(bottom, np.arange(len(shown)), {"$q_w$: how similar": (q_w[shown], COLORS[1]),
-                                             "$\\hat q$: corrected by $p_w$": (corrected, COLORS[5])})
-    bottom.set(xticks=[], title="which labelled image?")
-    tiles = np.pad(np.asarray(labeled)[shown], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255).transpose(2, 0, 3, 1)
-    mosaic = tiles.reshape(len(tiles), -1, tiles.shape[-1])          # (H + 2, most * (W + 2), num), one image, a white rim between
-    strip = figure.add_axes((0.23, 0.01, 0.75, 0.085))
+    bottom = figure.add_axes((0.23, 0.12, 0.75, 0.27))
+    _grouped(bottom, {"$q_w$: how similar": (q_w, COLORS[1]), "$\\hat q$: corrected by $p_w$": (q_hat, COLORS[5])}, shown)
+    bottom.set_xticks([])
+    bottom.set_title("which labelled image?" + (f" the {len(shown)} most similar of {len(q_w)}" if len(shown) < len(q_w) else ""))
+    # the tiles as one image, each centred under its bars with white beside it, square, at most half an inch
+    tiles, slot, height = np.asarray(labeled)[shown], 6.75 / (len(shown) + 0.2), 0.11 * 4.6
+    side = tiles.shape[-1]
+    gap = max(1, round(side * (slot / min(0.9 * slot, height) - 1) / 2))
+    tiles = np.pad(tiles, ((0, 0), (0, 0), (0, 0), (gap, gap)), constant_values=255).transpose(2, 0, 3, 1)
+    mosaic = tiles.reshape(side, -1, tiles.shape[-1])
+    strip = figure.add_axes((0.23, 0.0, 0.75, 0.11))
     strip.imshow(mosaic[..., 0] if mosaic.shape[-1] == 1 else mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest",
-                 extent=(-0.5, len(shown) - 0.5, 0, 1), aspect="auto")
-    strip.set(ylim=(0, 1), xlim=bottom.get_xlim())
+                 extent=(-0.5, len(shown) - 0.5, 1 - slot * side / (side + 2 * gap) / height, 1), aspect="auto")
+    strip.set(xlim=bottom.get_xlim(), ylim=(0, 1))
     bare(strip)
     return figure
 
 
-def _grouped(axis, at, series: Mapping[str, tuple]) -> None:
-    """Bars of fractions side by side at each place; a series without values keeps its place free, so that pictures can be compared."""
-    width = 0.82 / len(series)
+def _grouped(axis, series: Mapping[str, tuple], rows) -> None:
+    """Bars of fractions side by side for each of `rows`; a series without values keeps its place free, so that pictures can be compared."""
+    width, at = 0.82 / len(series), np.arange(len(rows))
     for k, (name, (values, color)) in enumerate(series.items()):
         if values is not None:
-            axis.bar(at + (k - (len(series) - 1) / 2) * width, np.asarray(values), 0.92 * width, color=color, label=name)
-    axis.set_xlim(-0.6, len(at) - 0.4)
+            axis.bar(at + (k - (len(series) - 1) / 2) * width, np.asarray(values)[rows], 0.92 * width, color=color, label=name)
+    axis.set(xlim=(-0.6, len(at) - 0.4), ylim=(0, 1.04))
     axis.legend(ncols=len(series), fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
     axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
 
 
 @styled
 def bars(groups: Mapping[str, Mapping[str, float]], *, title: str = "", low: float = 0.0) -> Figure:
-    """Fractions side by side: group -> name -> value, each with its number. low: where the axis begins."""
+    """Fractions side by side: group -> name -> value, each with its number; None where there is none. low: where the axis begins."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     figure, axis = new(1.4 + 1.7 * len(groups), 3.2, title or ", ".join(groups))
     width = 0.8 / len(names)
     for k, name in enumerate(names):
         found = axis.bar(np.arange(len(groups)) + (k - (len(names) - 1) / 2) * width,
-                         [group.get(name, np.nan) for group in groups.values()], 0.92 * width, label=name)
-        axis.bar_label(found, [f"{group[name]:.1%}" if name in group else "" for group in groups.values()], fontsize=8, padding=2)
+                         [np.nan if group.get(name) is None else group[name] for group in groups.values()], 0.92 * width, label=name)
+        axis.bar_label(found, ["" if group.get(name) is None else f"{group[name]:.1%}" for group in groups.values()], fontsize=8, padding=2)
     axis.set(title=title, xticks=range(len(groups)), ylim=(low, 1.0))
     axis.set_xticklabels(groups)
     axis.grid(False, axis="x")
@@ -288,7 +300,9 @@ def spread(values: Mapping[float, Sequence[float]], xlabel: str, *, title: str =
     means, stds = ([f(values[x]) for x in xs] for f in (np.mean, lambda v: np.std(v, ddof=1) if len(v) > 1 else 0.0))
     for k, x in enumerate(xs):
         axis.plot([k] * len(values[x]), values[x], "o", color=COLORS[0], alpha=0.35, markersize=5)
-    axis.errorbar(range(len(xs)), means, stds, color=COLORS[0], capsize=3, marker="o", label="mean and std, dots: seeds")
+    several = any(len(v) > 1 for v in values.values())
+    axis.errorbar(range(len(xs)), means, stds if several else None, color=COLORS[0], capsize=3, marker="o",
+                  label="mean and std, dots: seeds" if several else "one seed")
     axis.set(title=title, ylim=limits)
     axis.legend(loc="lower right")
     if beside:
@@ -298,7 +312,7 @@ def spread(values: Mapping[float, Sequence[float]], xlabel: str, *, title: str =
     for axis in axes.flat:
         axis.set(xlabel=xlabel, xlim=(-0.4, len(xs) - 0.6))
         axis.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
-        axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+        axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
     return figure
 
 
@@ -310,7 +324,7 @@ def heat(matrix, rows: Sequence, columns: Sequence, *, ylabel: str, xlabel: str,
     axis.imshow(matrix, cmap="viridis", aspect="auto")
     middle = (np.nanmin(matrix) + np.nanmax(matrix)) / 2
     for r, c in np.argwhere(~np.isnan(matrix)):
-        axis.text(c, r, f"{matrix[r, c]:.1%}", ha="center", va="center", fontsize=9, color="white" if matrix[r, c] < middle else "black")
+        axis.text(c, r, f"{matrix[r, c]:.1%}", ha="center", va="center", fontsize=9, color="white" if matrix[r, c] <= middle else "black")
     axis.grid(False)
     axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=range(len(columns)), yticks=range(len(rows)))
     axis.set_xticklabels([f"{c:g}" for c in columns])

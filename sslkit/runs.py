@@ -136,18 +136,22 @@ class Run:
         return network.eval()
 
     def restore(self, data: SSLData) -> tuple[Method, Nets]:
-        """The method as training left it, its buffers and heads with it, and its networks, on the CPU; both in eval mode.
+        """The method as training left it, in eval mode and with its buffers, and its networks with its heads, on the CPU.
 
-        data: split as it was for the run. Raises InputError where it was not.
+        data: split as it was for the run. A call of the networks still says itself how BatchNorm runs: nets(views, bn="batch").
+        Raises InputError where the data is split otherwise, or the checkpoint does not fit this code.
         """
         saved = self.checkpoint()
         config = saved["config"]
         require(config["data"]["split"] == data.hash, f"{self.path} was trained on another split of the data")
-        method = method_class(config["method"])(**config["arguments"])
-        nets = set_up(method, data.to("cpu"), Config(**config["train"] | {"weights": "none"}), Machine(device="cpu"))[0]
-        for part, name in ((method, "method"), (nets.student, "student"), (nets.teacher, "teacher")):
-            part.load_state_dict(saved[name])
-            part.eval()
+        try:
+            method = method_class(config["method"])(**config["arguments"])
+            nets = set_up(method, data.to("cpu"), Config(**config["train"] | {"weights": "none"}), Machine(device="cpu"))[0]
+            for part, name in ((method, "method"), (nets.student, "student"), (nets.teacher, "teacher")):
+                part.load_state_dict(saved[name])
+        except (TypeError, RuntimeError) as error:       # an argument or a layer that this code does not have
+            raise InputError(f"{self.path} does not fit this code of sslkit: {str(error).splitlines()[0]}") from error
+        method.eval()
         return method, nets
 
     def log(self, metrics: dict) -> None:

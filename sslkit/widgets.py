@@ -15,7 +15,7 @@ def slider(draw: Callable[[float], Figure], value: float, low: float, high: floa
 def sliders(draw: Callable[..., Figure], **controls: tuple[float, float, float, float]) -> None:
     """A slider for each name, (value, low, high, step), and the picture draw(name=value, ...) under them."""
     made = {name: ipywidgets.FloatSlider(value=value, min=low, max=high, step=step, description=name, continuous_update=False,
-                                         readout_format=".3f" if step < 0.01 else ".2f", layout={"width": "480px"})
+                                         readout_format=".3f" if step < 0.01 else ".2f" if step < 1 else ".0f", layout={"width": "480px"})
             for name, (value, low, high, step) in controls.items()}
     display(*made.values())
 

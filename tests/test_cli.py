@@ -337,6 +337,7 @@ def test_a_diverging_loss_is_a_sentence_and_exit_code_1(sslkit, runs):
     (["train", "simmatch", "--memory", "teachr"], ["--memory", "did you mean 'teacher'?"]),
     (["train", "simmatch", "--da-length", "0"], ["da_length is 0", "at least 1"]),
     (["train", "simmatch", "--bank-momentum", "2"], ["bank_momentum is 2", "between 0 and 1"]),
+    (["reproduce", "--timeout", "0"], ["timeout is 0", "above 0"]),
     (["train", "fixmatch", "--steps", "0"], ["steps is 0", "at least 1"]),
     (["train", "fixmatch", "--steps", "1e4"], ["--steps", "'1e4'"]),
     (["train", "fixmatch", "--batch-size", "0"], ["batch_size is 0", "at least 1"]),

@@ -33,7 +33,9 @@ FIGURES = {
     "panels": lambda: plots.panels({"left": {"a": ([1, 2], [0.1, 0.5])}, "right": {"a": ([1, 2], [0.4, 0.9])}}, low=0),
     "similarity": lambda: plots.similarity(IMAGES[0], IMAGES, Y, "ab", p_w=P),
     "similarity, all": lambda: plots.similarity(IMAGES[0], IMAGES.expand(-1, 3, -1, -1), Y, "ab", p_w=P, q_w=Q, q_hat=Q, q_agg=P, p_hat=P),
-    "bars": lambda: plots.bars({"one": {"a": 0.5, "b": 0.2}, "two": {"a": 0.7}}),
+    "similarity, many classes": lambda: plots.similarity(IMAGES[0], IMAGES, Y, [f"class {c}" for c in range(100)],
+                                                         p_w=torch.arange(100) / 4950),
+    "bars": lambda: plots.bars({"one": {"a": 0.5, "b": 0.2}, "two": {"a": 0.7, "b": None}}),
     "spread": lambda: plots.spread({0.5: [0.8, 0.9], 1.0: [0.7, 0.75]}, "alpha", beside=("paper", {1.0: 0.6})),
     "heat": lambda: plots.heat(GRID, (0.5, 1), (0.1, 0.2), ylabel="alpha", xlabel="t"),
     "scatter": lambda: plots.scatter(POINTS, LABEL, ("a", "b"), marked=LABEL == 1),
@@ -65,8 +67,16 @@ def test_similarity_shows_the_most_similar_in_order_of_class_and_says_what_came_
     figure = plots.similarity(IMAGES[0], IMAGES, Y, "ab", p_w=P, q_w=Q, q_agg=P.flip(0), p_hat=P, most=3)
     bottom, strip = figure.axes[2:]
     assert [patch.get_height() for patch in bottom.patches] == pytest.approx([0.5, 0.2, 0.1])      # rows 0, 2 of class 0; 1 of class 1
+    assert "3 most similar of 5" in bottom.get_title(loc="left")
     tiles = strip.images[0].get_array()
-    assert np.array_equal(tiles[1:9, 11:19], IMAGES[2, 0]) and np.array_equal(tiles[1:9, 21:29], IMAGES[1, 0])
+    cell = tiles.shape[1] // 3
+    white = (cell - 8) // 2
+    for k, row in enumerate((0, 2, 1)):
+        assert np.array_equal(tiles[:, k * cell + white:k * cell + white + 8], IMAGES[row, 0])
+    left, right, low, high = strip.images[0].get_extent()
+    inch = strip.get_position().bounds[2] * 9 / (strip.get_xlim()[1] - strip.get_xlim()[0])
+    tall = (high - low) * strip.get_position().bounds[3] * 4.6
+    assert inch * 8 / cell == pytest.approx(tall, rel=0.01), "tiles are square"
     assert figure.alt == "one image: p_w 70% for a, q_agg 70% for b, p_hat 70% for a"
 
 

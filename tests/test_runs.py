@@ -194,7 +194,7 @@ def test_its_network_is_the_one_that_was_evaluated(whole, digits, kind):
         whole[kind].network("techer")
 
 
-def test_a_method_is_restored_with_its_bank_and_its_networks_with_their_heads(whole, digits):
+def test_a_method_is_restored_with_its_bank_and_its_networks_with_their_heads(whole, digits, copy):
     saved = weights(whole["simmatch"])
     method, nets = whole["simmatch"].restore(digits)
     assert same(dict(method.state_dict()), saved["method"]) and method.written.all() and method.arguments == SimMatch().arguments
@@ -202,6 +202,11 @@ def test_a_method_is_restored_with_its_bank_and_its_networks_with_their_heads(wh
     assert evaluate(nets.teacher, digits) == whole["simmatch"].result["test_acc"] and not method.training
     with pytest.raises(InputError, match="another split"):
         whole["simmatch"].restore(split(load("digits"), 20, 1))
+    state = torch.load(copy.path / "checkpoint.pt", weights_only=True)
+    state["config"]["arguments"]["beta"] = 1.0
+    torch.save(state, copy.path / "checkpoint.pt")
+    with pytest.raises(InputError, match="does not fit this code of sslkit: .*beta"):
+        copy.restore(digits)
 
 
 def test_a_curve_has_nan_where_there_was_nothing(whole):

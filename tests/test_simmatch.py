@@ -225,10 +225,11 @@ def follow(method, seed, steps, near=0.0):
             assert step.terms[name].item() == pytest.approx(expected[theirs], abs=1e-6)
         close_to(step.q.numpy(), expected["p_hat"])
         assert np.array_equal(step.mask.numpy(), expected["mask"])
-        if a["legacy_bank_norm"] and written.all():
-            bank = ref.simmatch_write_legacy(bank, i, units(z_l), a["bank_momentum"])
-        elif a["legacy_bank_norm"]:
-            bank, written = method.bank.numpy().copy(), method.written.numpy().copy()                 # no rule for the first write
+        if a["legacy_bank_norm"]:
+            for row in set(i[~written[i]]):                        # the first write: blended with itself, so that it replaces the row
+                bank[row] = units(z_l)[i == row].mean(0)
+            bank = ref.simmatch_write_legacy(bank, i, units(z_l), a["bank_momentum"] if a["memory"] == "temporal" else 0.0)
+            written[i] = True
         elif a["memory"] == "temporal":
             bank, written = ref.simmatch_write(bank, written, i, units(z_l), a["bank_momentum"])
         else:
@@ -236,6 +237,7 @@ def follow(method, seed, steps, near=0.0):
         close_to(method.bank.numpy(), bank)
         assert np.array_equal(method.written.numpy(), written)
         step.loss.backward()
+        close_to(nets.tables[0][0].grad.numpy(), (ref.softmax(tables[0][0]) - np.eye(CLASSES)[y[i]]) / N_X)
         every.append(nets)
     return every, expected, written
 
@@ -246,8 +248,8 @@ def close_to(a, b):
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("arguments", [
-    {}, {"passes": "joint"}, {"p_hat": False}, {"q_hat": False}, {"memory": "teacher"}, {"memory": "eman"}, {"legacy_bank_norm": True}],
-    ids=lambda a: "-".join(map(str, a.values())) or "default")
+    {}, {"passes": "joint"}, {"p_hat": False}, {"q_hat": False}, {"memory": "teacher"}, {"memory": "eman"}, {"legacy_bank_norm": True},
+    {"legacy_bank_norm": True, "memory": "teacher"}], ids=lambda a: "-".join(map(str, a.values())) or "default")
 def test_simmatch_agrees_with_the_reference(seed, arguments):
     rng = np.random.default_rng(1000 + seed)
     per_class = (1, 2, 3)[seed % 3]                                          # one label a class among them
@@ -270,6 +272,30 @@ def test_each_memory_makes_its_own_passes():
         assert follow(method, 0, steps=1)[0][0].calls == calls
         assert method.ema_buffers == ("average" if memory == "eman" else "copy")
     assert follow(a_method(np.arange(CLASSES), passes="joint"), 0, steps=1)[0][0].calls == [(3, False, True, "update")]
+
+
+def test_a_pseudo_label_as_sure_as_tau_is_kept():
+    method = a_method(np.arange(CLASSES)).eval()
+    rng = np.random.default_rng(0)
+    tables = [(rng.normal(0, 3, (n, CLASSES)), units(rng.normal(size=(n, DIM)))) for n in (N_X, N_U, N_U)]
+    batch = Batch(view(0, N_X), torch.zeros(N_X, dtype=torch.int64), (view(1, N_U), view(2, N_U)), torch.zeros(N_X), torch.arange(N_U), {})
+    method.tau = method.loss(Given(*tables), batch, half).q.max().item()
+    assert method.loss(Given(*tables), batch, half).mask.sum() == 1
+    method.tau = np.nextafter(method.tau, 2)
+    assert method.loss(Given(*tables), batch, half).mask.sum() == 0
+
+
+def test_the_head_is_the_paper_s():
+    first, between, last = SimMatch().setup(Spec(2, 6, torch.tensor([0, 1]), 8, 2, 2, 10))["emb"]
+    assert first.weight.shape == (6, 6) and isinstance(between, torch.nn.ReLU) and last.weight.shape == (128, 6)
+
+
+def test_alignment_of_a_class_that_is_hardly_ever_named():
+    method = a_method(np.arange(CLASSES))
+    p = np.array([[1e-9, 0.5, 0.25, 0.25 - 1e-9], [3e-9, 0.5, 0.2, 0.3 - 3e-9]])
+    expected, _ = ref.simmatch_align(p, [], 32)
+    assert expected[0, 0] > 0.05 and expected[1, 0] > 0.2
+    close_to(method.align(torch.tensor(p).log()).exp().numpy(), expected)
 
 
 def test_unfold_and_aggregate_by_hand():

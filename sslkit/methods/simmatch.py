@@ -1,7 +1,7 @@
 """SimMatch: Semi-supervised Learning with Similarity Matching (Zheng et al., CVPR 2022, arXiv 2203.06915).
 
-An unlabelled image is labelled twice: by the classifier, and by which labelled images it resembles. Each corrects the other; where
-the two agree the pseudo-label sharpens, where they differ it flattens. Algorithm 1:
+An unlabelled image is labelled twice: by the classifier, and by which labelled images it resembles. Each corrects the other: the
+pseudo-label sharpens where the labelled images are surer of the same class, and flattens where they are not. Algorithm 1:
 
     p_w   = DA(p(a(u)))                                    semantic similarity: over classes, divided by what was usual of late
     q_w,i = softmax_i(z_w . Q_i / t)                       instance similarity: over the K_l labelled images, z = unit(emb(a(u)))
@@ -13,16 +13,19 @@ the two agree the pseudo-label sharpens, where they differ it flattens. Algorith
     L     = l_s + lambda_u l_u + lambda_in l_in
 
 Then the labelled images' embeddings are written into the bank Q. memory="temporal" (CIFAR) blends them into its rows and takes the
-targets from the student; memory="teacher" (ImageNet) takes both from the EMA teacher, with its own classifier and head.
+targets from the student; memory="teacher" (ImageNet) takes both from the EMA teacher, with its own classifier and head, normalised by
+its own batch; memory="eman" likewise, with BatchNorm statistics that are averaged as the weights are.
 
 Differs from the paper:
 1. Until every row of the bank was written once, l_in = 0 and p_hat = p_w; the authors' code waits for the first epoch. The first
    write of a row replaces its random start.
 2. Rows that a batch repeats are averaged before they are blended, so that their order does not matter; every row has unit norm. Public
    code normalises the batch's rows over the batch axis instead: legacy_bank_norm.
-3. The EMA network is evaluated with both memories; the authors evaluate the student on ImageNet. Their teacher shuffles its
-   BatchNorm batches across devices; here there is one device.
-4. passes, strong views and the clocks of short runs as in FixMatch.
+3. The EMA network is evaluated with every memory; the authors evaluate the student on ImageNet. Their teacher shuffles its
+   BatchNorm batches across devices; here there is one device. memory="teacher" sets nothing else of their ImageNet recipe.
+4. The paper prints max p_hat > tau, and the blended row without unit norm; its code has >= and unit norm, as here.
+5. p_hat=False and q_hat=False are our reading of Table 5.
+6. passes="split" is the default, as in FixMatch; the authors run all views in one forward. Strong views and clocks of short runs as there.
 """
 from typing import Annotated, Literal
 
@@ -65,11 +68,11 @@ class SimMatch(Method):
                  bank_momentum: Annotated[float, "share of the old row in a blended one, 0 to 1 (default and paper: 0.7)"] = 0.7,
                  da_length: Annotated[int, "batches over which distribution alignment averages (default and paper: 32; ImageNet 256)"] = 32,
                  p_hat: Annotated[bool, "correct the pseudo-label by the resemblance; without it alpha is 1 (default and paper: yes; "
-                                  "Table 5: no)"] = True,
+                                  "no: our reading of Table 5)"] = True,
                  q_hat: Annotated[bool, "correct the resemblance by the classifier; without it the target is q_w (default and paper: "
-                                  "yes; Table 5: no)"] = True,
+                                  "yes; no: our reading of Table 5)"] = True,
                  legacy_bank_norm: Annotated[bool, "normalise the written rows over the batch axis, a slip of public code: rows come out "
-                                             "longer than 1, a smaller t in effect (default and paper: no)"] = False,
+                                             "of norm about sqrt(128 / rows a batch), another t in effect (default and paper: no)"] = False,
                  passes: Annotated[Literal["split", "joint"], "weak views in a forward of their own, without gradient, or all views "
                                    "in one; a teacher's are always apart (default: split; paper: joint)"] = "split"):
         super().__init__()
