@@ -11,7 +11,9 @@ import matplotlib
 import matplotlib.patheffects
 import matplotlib.ticker
 import numpy as np
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure as MatplotlibFigure
+from PIL import Image
 
 # Okabe and Ito's colours, told apart by colour-blind readers too
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255", "#44AA99", "#666666")
@@ -29,11 +31,18 @@ class Figure(MatplotlibFigure):
     alt = ""
 
     def png(self) -> bytes:
-        """The picture's bytes."""
-        file = io.BytesIO()
+        """The picture's bytes; with a palette where its colours fit into one, a third of the size."""
+        drawn, small = io.BytesIO(), io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            self.savefig(file, format="png", metadata={"Software": None})
-        return file.getvalue()
+            self.savefig(drawn, format="png", metadata={"Software": None})
+        image = Image.open(drawn).convert("RGB")
+        if found := image.getcolors(256):
+            colors = np.array(sorted(color for _, color in found), np.uint8)
+            code = lambda rgb: rgb.astype(np.int64) @ (65536, 256, 1)                # noqa: E731
+            image = Image.fromarray(np.searchsorted(code(colors), code(np.asarray(image))).astype(np.uint8), "L")
+            image.putpalette(colors.tobytes())
+        image.save(small, "PNG", optimize=True)
+        return small.getvalue()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         data = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": f"<picture: {self.alt}>"}
@@ -261,7 +270,9 @@ def _grouped(axis, series: Mapping[str, tuple], rows) -> None:
     width, at = 0.82 / len(series), np.arange(len(rows))
     for k, (name, (values, color)) in enumerate(series.items()):
         if values is not None:
-            axis.bar(at + (k - (len(series) - 1) / 2) * width, np.asarray(values)[rows], 0.92 * width, color=color, label=name)
+            left = at + (k - len(series) / 2 + 0.04) * width
+            corners = [[(x, 0), (x, y), (x + 0.92 * width, y), (x + 0.92 * width, 0)] for x, y in zip(left, np.asarray(values)[rows])]
+            axis.add_collection(PolyCollection(corners, facecolors=color, linewidths=0, label=name))      # bar() is slow
     axis.set(xlim=(-0.6, len(at) - 0.4), ylim=(0, 1.04))
     axis.legend(ncols=len(series), fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
     axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))

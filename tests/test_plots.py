@@ -53,6 +53,18 @@ def test_a_figure_shows_itself_with_a_text(name):
     assert dict(matplotlib.rcParams) == before and not matplotlib._pylab_helpers.Gcf.get_all_fig_managers()
 
 
+@pytest.mark.parametrize("name", ["similarity, all", "scatter", "image_grid"])
+def test_a_picture_with_a_palette_shows_the_same(name):
+    import io
+
+    from PIL import Image
+    drawn = io.BytesIO()
+    with matplotlib.rc_context(plots.STYLE):
+        FIGURES[name]().savefig(drawn, format="png")
+    assert np.array_equal(pixels(FIGURES[name]()), np.asarray(Image.open(drawn).convert("RGB"), dtype=int))
+    assert len(FIGURES[name]().png()) < len(drawn.getvalue())
+
+
 @pytest.mark.parametrize("a, b", [
     (lambda: plots.coverage(CONFIDENCE, RIGHT, 0.95), lambda: plots.coverage(CONFIDENCE, RIGHT, 0.9)),
     (lambda: plots.image_grid({"a": IMAGES}), lambda: plots.image_grid({"a": IMAGES.flip(0)})),
@@ -66,7 +78,8 @@ def test_other_input_another_picture(a, b):
 def test_similarity_shows_the_most_similar_in_order_of_class_and_says_what_came_out():
     figure = plots.similarity(IMAGES[0], IMAGES, Y, "ab", p_w=P, q_w=Q, q_agg=P.flip(0), p_hat=P, most=3)
     bottom, strip = figure.axes[2:]
-    assert [patch.get_height() for patch in bottom.patches] == pytest.approx([0.5, 0.2, 0.1])      # rows 0, 2 of class 0; 1 of class 1
+    heights = [path.vertices[:, 1].max() for path in bottom.collections[0].get_paths()]
+    assert heights == pytest.approx([0.5, 0.2, 0.1])                                               # rows 0, 2 of class 0; 1 of class 1
     assert "3 most similar of 5" in bottom.get_title(loc="left")
     tiles = strip.images[0].get_array()
     cell = tiles.shape[1] // 3
