@@ -11,6 +11,15 @@ def median_last(values: Sequence[float], n: int = 20) -> float:
     return statistics.median(values[-n:])
 
 
+def label_quality(label: Tensor, truth: Tensor, num_classes: int) -> dict:
+    """How good labels (n,) are, -1 for none, by the hidden truth (n,): rows, coverage, precision (None: no row), rows per class."""
+    given = label >= 0
+    right = (label == truth)[given]
+    precision = right.float().mean().item() if len(right) else None
+    return {"rows": int(given.sum()), "coverage": given.float().mean().item(), "precision": precision,
+            "per_class": torch.bincount(label[given], minlength=num_classes).tolist()}
+
+
 def confusion(truth: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """(C, C) int64 counts: row the true class, column the label. truth, label (n,) int64."""
     return torch.bincount(truth * num_classes + label, minlength=num_classes**2).view(num_classes, num_classes)

@@ -44,6 +44,14 @@ class Spec(NamedTuple):
     steps: int
 
 
+class PseudoLabels(NamedTuple):
+    """What a labeler says of N rows."""
+    label: Tensor                 # (N,) int64    -1 where it says nothing
+    weight: Tensor                # (N,)          0 to 1, 0 where it says nothing
+    info: dict[str, Any]          # counts and settings, to be recorded
+    source: str                   # which labeler
+
+
 class Snapshot(NamedTuple):
     """Where a run stands. train() yields one about every second and one at each evaluation."""
     step: int                     # optimiser steps done

@@ -4,6 +4,7 @@ Each docstring names the section of methods.md it transcribes. Nothing here is m
 torch or sslkit. Bad input raises ValueError instead of giving a plausible number.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -478,3 +479,332 @@ def simmatch_write_legacy(bank, rows, z, momentum=0.7):
     for b, row in enumerate(distinct):
         bank[row] = block[b]
     return bank
+
+
+def _dec_similarity(z, centres):
+    """s_ij = (1 + ||z_i - c_j||^2)^-1, (n, K), not normalised. [methods.md, "KD-FixMatch" 3]"""
+    z = _rows("z", z)
+    centres = _rows("centres", centres)
+    if z.shape[1] != centres.shape[1]:
+        raise ValueError(f"z {z.shape} and centres {centres.shape} differ in dimension")
+    s = np.zeros((z.shape[0], centres.shape[0]))
+    for i in range(z.shape[0]):
+        for j in range(centres.shape[0]):
+            distance = 0.0
+            for d in range(z.shape[1]):
+                distance += (z[i, d] - centres[j, d]) ** 2
+            s[i, j] = 1.0 / (1.0 + distance)
+    return s
+
+
+def dec_soft_assignment(z, centres):
+    """q_ij proportional to (1 + ||z_i - c_j||^2)^-1, rows normalised, (n, K). [methods.md, "KD-FixMatch" 3]"""
+    q = _dec_similarity(z, centres)
+    for i in range(q.shape[0]):
+        total = sum(q[i])
+        for j in range(q.shape[1]):
+            q[i, j] /= total
+    return q
+
+
+def dec_target(q):
+    """p_ij proportional to q_ij^2 / f_j, f_j = sum_i q_ij, rows normalised. [methods.md, "KD-FixMatch" 3]
+
+    f runs over all the rows of q, which is to hold all n rows of the clustering, not a batch. A column of zeros has no
+    target (0/0) and raises: the Student-t similarities are never zero.
+    """
+    q = _rows("q", q)
+    n, k = q.shape
+    f = [0.0] * k
+    for j in range(k):
+        for i in range(n):
+            if q[i, j] < 0.0:
+                raise ValueError(f"q[{i}, {j}] is negative")
+            f[j] += q[i, j]
+        if not f[j] > 0.0:
+            raise ValueError(f"cluster {j} has no mass: q^2 / f is not defined")
+    p = np.zeros_like(q)
+    for i in range(n):
+        total = 0.0
+        for j in range(k):
+            p[i, j] = q[i, j] ** 2 / f[j]
+            total += p[i, j]
+        if not total > 0.0:
+            raise ValueError(f"row {i} of q has no mass")
+        for j in range(k):
+            p[i, j] /= total
+    return p
+
+
+def dec_loss(p, q):
+    """Mean over the rows given of sum_j p_ij log(p_ij / q_ij), 0 log 0 = 0. [methods.md, "KD-FixMatch" 3: "Loss"]
+
+    p > 0 where q = 0 would be infinite and raises.
+    """
+    p = _rows("p", p)
+    q = _rows("q", q)
+    if p.shape != q.shape:
+        raise ValueError(f"p {p.shape} and q {q.shape} differ in shape")
+    total = 0.0
+    for i in range(p.shape[0]):
+        for j in range(p.shape[1]):
+            if p[i, j] < 0.0 or q[i, j] < 0.0:
+                raise ValueError(f"p or q is negative at ({i}, {j})")
+            if p[i, j] > 0.0:
+                if q[i, j] == 0.0:
+                    raise ValueError(f"p[{i}, {j}] > 0 where q is 0")
+                total += p[i, j] * (math.log(p[i, j]) - math.log(q[i, j]))
+    return float(total / p.shape[0])
+
+
+def _dec_embed(W, features):
+    """z_i = W f_i, (n, D): z[i, a] = sum_b W[a, b] f[i, b], no bias. [methods.md, "KD-FixMatch" 3: "z = W*feature"]"""
+    W = _rows("W", W)
+    features = _rows("features", features)
+    if W.shape != (features.shape[1], features.shape[1]):
+        raise ValueError(f"W {W.shape} is not square in the dimension of the features {features.shape}")
+    z = np.zeros_like(features)
+    for i in range(features.shape[0]):
+        for a in range(W.shape[0]):
+            for b in range(W.shape[1]):
+                z[i, a] += W[a, b] * features[i, b]
+    return z
+
+
+def dec_gradients(W, features, centres, p):
+    """Gradients (D, D) and (K, D) of dec_loss(p, q) for W and the centres, p constant. [methods.md, "KD-FixMatch" 3]
+
+    Derived here, with d_ij = ||z_i - c_j||^2, s_ij = 1 / (1 + d_ij), q_ij = s_ij / sum_k s_ik and P_i = sum_j p_ij:
+        the loss of row i is const - sum_j p_ij log s_ij + P_i log sum_k s_ik,
+        d/dd_ij = p_ij s_ij - P_i s_ij^2 / sum_k s_ik = s_ij (p_ij - P_i q_ij),
+        d/dz_i = sum_j 2 s_ij (p_ij - P_i q_ij) (z_i - c_j) and d/dc_j = minus the same terms, summed over i,
+        d/dW[a, b] = sum_i (d/dz_i)[a] f[i, b],
+    all over the n rows given (the batch). P_i is 1 for normalised targets.
+    """
+    z = _dec_embed(W, features)
+    features = _rows("features", features)
+    centres = _rows("centres", centres)
+    p = _rows("p", p)
+    s = _dec_similarity(z, centres)
+    if p.shape != s.shape:
+        raise ValueError(f"p {p.shape} is not {s.shape}: rows of the features by centres")
+    n, dim = z.shape
+    grad_W = np.zeros((dim, dim))
+    grad_centres = np.zeros_like(centres)
+    for i in range(n):
+        mass = sum(p[i])
+        total = sum(s[i])
+        grad_z = [0.0] * dim
+        for j in range(centres.shape[0]):
+            slope = s[i, j] * (p[i, j] - mass * s[i, j] / total)
+            for d in range(dim):
+                step = 2.0 * slope * (z[i, d] - centres[j, d]) / n
+                grad_z[d] += step
+                grad_centres[j, d] -= step
+        for a in range(dim):
+            for b in range(dim):
+                grad_W[a, b] += grad_z[a] * features[i, b]
+    return grad_W, grad_centres
+
+
+def dec_fit(features, centres, steps, batches, lr=.01, momentum=.9, refresh=140, tolerance=.001):
+    """DEC on z = W f with W from the identity; the features stay as they are. [methods.md, "KD-FixMatch" 3]
+
+    Step k = 0 .. steps - 1: where k is a multiple of refresh (k = 0 too), Q over ALL rows under the current W and
+    centres, P = dec_target(Q), assignments argmax_j q_ij, ties to the lowest j; at a refresh after the first, the share
+    of assignments that differ from the refresh before is put in the history, and under tolerance (strictly) the fit
+    stops before this step. Then one SGD step of W and the centres on the rows batches[k], with those rows of P.
+    PyTorch's SGD without Nesterov: buffer <- momentum * buffer + grad (first step: grad), param <- param - lr * buffer;
+    the buffers live on over refreshes; no weight decay, lr constant.
+
+    batches[k] is an array of row indices for step k, one for each step taken; too few of them raises. Returns W,
+    centres, assignments, steps taken, history (a list, one share for each refresh after the first). The assignments are
+    those of the LAST REFRESH, as in DEC-keras; when the steps run out, W and the centres have moved on since, and there
+    is no refresh at k = steps. dec_soft_assignment of the returned W and centres gives the others.
+    """
+    features = _rows("features", features)
+    centres = _rows("centres", centres)
+    n, dim = features.shape
+    k = centres.shape[0]
+    if steps < 1 or refresh < 1:
+        raise ValueError(f"steps {steps} and refresh {refresh} must be at least 1")
+    W = np.zeros((dim, dim))
+    for d in range(dim):
+        W[d, d] = 1.0
+    buffer_W = np.zeros((dim, dim))
+    buffer_centres = np.zeros((k, dim))
+    assignments, p, history = None, None, []
+    for step in range(steps):
+        if step % refresh == 0:
+            q = dec_soft_assignment(_dec_embed(W, features), centres)
+            p = dec_target(q)
+            new = np.array([argmax_lowest(row) for row in q], dtype=np.int64)
+            if assignments is not None:
+                changed = 0
+                for i in range(n):
+                    if new[i] != assignments[i]:
+                        changed += 1
+                history.append(changed / n)
+            assignments = new
+            if history and history[-1] < tolerance:
+                return W, centres, assignments, step, history
+        if step >= len(batches):
+            raise ValueError(f"no batch for step {step}: {len(batches)} given")
+        rows = np.asarray(batches[step])
+        if rows.ndim != 1 or rows.size == 0:
+            raise ValueError(f"batch {step} is not a non-empty list of rows")
+        rows = _labels(rows, len(rows), n)
+        grad_W, grad_centres = dec_gradients(W, [features[i] for i in rows], centres, [p[i] for i in rows])
+        for a in range(dim):
+            for b in range(dim):
+                buffer_W[a, b] = momentum * buffer_W[a, b] + grad_W[a, b]
+                W[a, b] -= lr * buffer_W[a, b]
+        for j in range(k):
+            for d in range(dim):
+                buffer_centres[j, d] = momentum * buffer_centres[j, d] + grad_centres[j, d]
+                centres[j, d] -= lr * buffer_centres[j, d]
+    return W, centres, assignments, steps, history
+
+
+def labelled_centres(z, labeled_rows, y, num_classes):
+    """Centre c (C, D) = mean z of the labelled rows of class c. [methods.md, "KD-FixMatch" 3: "Centres start at ..."]
+
+    labeled_rows are indices into z, each image once (a repeat raises); y[i] is the label of labeled_rows[i]. They count
+    whether or not they pass the confidence. A class without a labelled row has no centre and raises.
+    """
+    z = _rows("z", z)
+    rows = np.asarray(labeled_rows)
+    if rows.ndim != 1 or rows.size == 0:
+        raise ValueError("labeled_rows is not a non-empty list of rows")
+    rows = _labels(rows, len(rows), z.shape[0])
+    if len(set(rows)) != len(rows):
+        raise ValueError("a labelled row is listed twice")
+    labels = _labels(y, len(rows), num_classes)
+    centres = np.zeros((num_classes, z.shape[1]))
+    for c in range(num_classes):
+        count = 0
+        for row, label in zip(rows, labels):
+            if label == c:
+                count += 1
+                for d in range(z.shape[1]):
+                    centres[c, d] += z[row, d]
+        if count == 0:
+            raise ValueError(f"class {c} has no labelled row")
+        for d in range(z.shape[1]):
+            centres[c, d] /= count
+    return centres
+
+
+def match_clusters(assignments_of_labelled, y, num_classes):
+    """(C,) integers, entry j the class of cluster j. [methods.md, "KD-FixMatch" 3: "k-means with Hungarian matching"]
+
+    The one-to-one matching under which most labelled rows sit in their own class's cluster, by trying all C!
+    permutations; among equals the lexicographically smallest (ours). As many clusters as classes (C at most 8 here).
+    """
+    y = np.asarray(y)
+    if y.ndim != 1 or y.size == 0:
+        raise ValueError("y is not a non-empty list of labels")
+    if not 1 <= num_classes <= 8:
+        raise ValueError(f"brute force is for 1 .. 8 classes, got {num_classes}")
+    labels = _labels(y, len(y), num_classes)
+    clusters = _labels(assignments_of_labelled, len(labels), num_classes)
+    best, best_hits = None, -1
+    for permutation in itertools.permutations(range(num_classes)):  # in lexicographic order
+        hits = 0
+        for cluster, label in zip(clusters, labels):
+            if permutation[cluster] == label:
+                hits += 1
+        if hits > best_hits:
+            best, best_hits = permutation, hits
+    return np.array(best, dtype=np.int64)
+
+
+def trusted_subset(probabilities, clusters_as_classes, tau_select):
+    """T = {s(u) >= tau_select} and {cluster(u) = y_o(u)}, s = max p, y_o = argmax p. [methods.md, "KD-FixMatch" 2, 3]
+
+    clusters_as_classes is (n,) integers, the class of each row's cluster; where the confidence is not passed the entry
+    is not looked at (-1, say). Returns two boolean masks (n,): those that pass the confidence, and T, a part of them.
+    """
+    p = _rows("probabilities", probabilities)
+    n, num_classes = p.shape
+    clusters = np.asarray(clusters_as_classes)
+    if clusters.shape != (n,) or clusters.dtype.kind not in "iu":
+        raise ValueError(f"clusters must be {n} integers, got shape {clusters.shape} and dtype {clusters.dtype}")
+    confident = np.zeros(n, dtype=bool)
+    trusted = np.zeros(n, dtype=bool)
+    for i in range(n):
+        label = argmax_lowest(p[i])
+        if p[i, label] >= tau_select:
+            if not 0 <= clusters[i] < num_classes:
+                raise ValueError(f"row {i} passed the confidence and has no cluster: {clusters[i]}")
+            confident[i] = True
+            trusted[i] = bool(clusters[i] == label)
+    return confident, trusted
+
+
+def sce(logits, labels, a, b):
+    """a * CE + b * RCE of each row (n,). [methods.md, "KD-FixMatch" 4: "a*CE + b*RCE on p clipped at 1e-7"]
+
+    What is clipped, read word for word: the predicted p, to pc = max(p, 1e-7), every class, from below only (p is at
+    most 1), NOT renormalised; BOTH terms are taken on pc:
+        CE = -log pc_y = min(-log p_y, 7 log 10), so never over 16.118, and flat in the logits where p_y < 1e-7;
+        RCE = -sum_c pc_c log clip(onehot_c, 1e-4, 1) = 4 log 10 * sum_{c != y} pc_c.
+    The one-hot label is clipped at 1e-4 inside RCE's logarithm only (log 1 = 0 at c = y); CE keeps the one-hot itself.
+    methods.md's "= 9.2103*(1 - p_y)" is then exact unless some class other than y has p < 1e-7; otherwise it is short
+    by 9.2103 * sum of (1e-7 - p_c) over those classes, under 9.3e-7 a class.
+    """
+    log_p = log_softmax(logits)
+    p = softmax(logits)
+    n, num_classes = p.shape
+    labels = _labels(labels, n, num_classes)
+    values = np.zeros(n)
+    for i in range(n):
+        ce = -max(log_p[i, labels[i]], math.log(1e-7))
+        rce = 0.0
+        for c in range(num_classes):
+            onehot = 1.0 if c == labels[i] else 0.0
+            rce -= max(p[i, c], 1e-7) * math.log(min(max(onehot, 1e-4), 1.0))
+        values[i] = a * ce + b * rce
+    return values
+
+
+def kd_inner_loss(logits_x, y, logits_w, logits_s, trusted_label, tau_inner, lambda_u, loss="ce", a=1.0, b=1.0):
+    """L = L_s + lambda_u * mean m(u) l(target, p_i(A(u))) of the inner network. [methods.md, "KD-FixMatch" 4]
+
+    One hard target a row: where max p_i(a(u)) >= tau_inner, the inner network's own argmax, in T or not; else, in T,
+    trusted_label = y_o(u); else none, m(u) = 0. trusted_label is (n,) integers, -1 outside T. The mean divides
+    by ALL rows. l is the cross entropy ("ce") or sce(., a, b) ("sce"); L_s is the cross entropy in both. Returns l_s,
+    l_u (the mean, before lambda_u), loss, target (n,) with -1 where masked, mask (n,) of 0.0 and 1.0, and source (n,):
+    0 masked, 1 own, 2 trusted.
+    """
+    p = softmax(logits_w)
+    logits_s = _rows("logits_s", logits_s)
+    if logits_s.shape != p.shape:
+        raise ValueError(f"logits_w {p.shape} and logits_s {logits_s.shape} differ in shape")
+    n, num_classes = p.shape
+    trusted = np.asarray(trusted_label)
+    if trusted.shape != (n,) or trusted.dtype.kind != "i":
+        raise ValueError(f"trusted_label must be {n} signed integers, got {trusted.shape} and {trusted.dtype}")
+    if loss not in ("ce", "sce"):
+        raise ValueError(f"loss must be 'ce' or 'sce', got {loss!r}")
+    target = np.zeros(n, dtype=np.int64)
+    mask = np.zeros(n)
+    source = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        if not -1 <= trusted[i] < num_classes:
+            raise ValueError(f"trusted_label[{i}] is {trusted[i]}")
+        own = argmax_lowest(p[i])
+        if p[i, own] >= tau_inner:
+            target[i], mask[i], source[i] = own, 1.0, 1
+        elif trusted[i] >= 0:
+            target[i], mask[i], source[i] = trusted[i], 1.0, 2
+        else:
+            target[i], mask[i], source[i] = -1, 0.0, 0
+    total = 0.0
+    for i in range(n):
+        if mask[i]:
+            row, label = logits_s[i : i + 1], target[i : i + 1]
+            total += float(cross_entropy_hard(row, label)[0] if loss == "ce" else sce(row, label, a, b)[0])
+    l_s = supervised_loss(logits_x, y)
+    l_u = float(total / n)
+    return {"l_s": l_s, "l_u": l_u, "loss": l_s + lambda_u * l_u, "target": target, "mask": mask, "source": source}
