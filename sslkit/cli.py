@@ -144,12 +144,13 @@ def train(argv: list[str]) -> int:
     from sslkit.runs import Run, Stopped, fit, record, run_path
     from sslkit.train import Config, Machine
 
+    known = [name for name, method in methods.BY_NAME.items() if method.direct]
     if not argv or argv[0] in ("-h", "--help"):
-        names = ", ".join(methods.BY_NAME)
+        names = ", ".join(known)
         print(f"usage: sslkit train METHOD [FLAGS]\n\nmethods: {names}\n`sslkit train METHOD --help` explains its flags")
         return 0 if argv else 2
-    require(not argv[0].startswith("-"), f"name a method first: sslkit train {next(reversed(methods.BY_NAME))} {argv[0]} ...")
-    kind = methods.method_class(argv[0])
+    require(not argv[0].startswith("-"), f"name a method first: sslkit train {known[-1]} {argv[0]} ...")
+    kind = methods.method_class(choose("method", argv[0], known))
     parser = Parser(prog=f"sslkit train {argv[0]}", description=inspect.getdoc(kind))
     run_flags = parser.add_argument_group("the run")
     run_flags.add_argument("--out", metavar="DIR", help="its folder (default: a name of its own under $SSLKIT_RUNS or runs/)")

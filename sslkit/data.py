@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sslkit.errors import InputError, choose, require
 from sslkit.folder import Arrays, Progress, cached, read_files, read_folder, summarize
+from sslkit.records import PseudoLabels
 
 DATA = ("digits", "cifar10", "cifar100", "svhn", "stl10", "food101")
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -40,6 +41,7 @@ class SSLData:
     seed: int                     # which chose the labelled rows
     info: dict                    # what else a record should say: images skipped, files ignored ...
     validation: Tensor            # (V,) int64              rows as loaded that took the test set's place, if any
+    pseudo: Tensor | None = None  # (N,) int64              a labeler's labels of the training images, -1 where it has none
 
     def __repr__(self) -> str:
         return (f"SSLData({self.name}: {len(self.images):,} images, {self.num_labeled} labelled, {self.num_unlabeled:,} unlabelled, "
@@ -64,11 +66,23 @@ class SSLData:
 
     @property
     def hash(self) -> str:
-        """16 hex digits of the content, the labelled rows in order, the unlabelled, the evaluated; not of the name."""
+        """16 hex digits of the content, the labelled rows in order, the unlabelled, the evaluated, the pseudo-labels; not of the name."""
         h = hashlib.sha256(self.digest.encode())
         for rows in (self.labeled, self.unlabeled, self.validation):
             h.update(b"%d:" % len(rows) + rows.cpu().numpy().astype("<i8").tobytes())
+        if self.pseudo is not None:
+            h.update(b"pseudo:" + self.pseudo.cpu().numpy().astype("<i8").tobytes())
         return h.hexdigest()[:16]
+
+    def told(self, labels: PseudoLabels) -> "SSLData":
+        """The same data with a labeler's labels of all training images, for methods that use them. Its hash is another.
+
+        InputError where they are of other rows or classes.
+        """
+        require(len(labels.label) == len(self.images), f"{len(labels.label)} pseudo-labels do not fit {len(self.images)} training images")
+        top = int(labels.label.max())
+        require(top < self.num_classes, f"a pseudo-label is {top}, the classes go from 0 to {self.num_classes - 1}")
+        return replace(self, pseudo=labels.label.to(self.images.device))
 
     def to(self, device: str | torch.device) -> "SSLData":
         """The same data with every tensor on `device`."""

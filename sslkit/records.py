@@ -42,6 +42,7 @@ class Spec(NamedTuple):
     batch_size: int
     mu: int
     steps: int
+    pseudo: Tensor | None = None  # (num_unlabeled,) int64 a labeler's labels of the unlabelled set, in the order of Batch.j; -1: none
 
 
 class PseudoLabels(NamedTuple):

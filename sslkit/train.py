@@ -226,7 +226,9 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
     """Networks, the method's heads and buffers, the optimiser and the feed, on the machine's device. `config` is resolved."""
     device = machine.torch_device()
     network = build(config.network, data.num_classes, data.images.shape[1], seed=config.seed, weights=config.weights)
-    spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size, config.mu, config.steps)
+    pseudo = None if data.pseudo is None else data.pseudo[data.unlabeled]
+    spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size, config.mu, config.steps,
+                pseudo)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed + 1)
         network.heads.update(method.setup(spec))

@@ -15,16 +15,21 @@ from sslkit.records import Batch, Out, Spec
 B, MU, C = 6, 3, 5
 # a value of each hyper-parameter that must change the loss of some batch
 OTHER = {"tau": 0.3, "lambda_u": 3.0, "passes": "joint", "lambda_in": 3.0, "alpha": 0.5, "t": 0.4, "memory": "teacher",
-         "bank_momentum": 0.2, "da_length": 1, "p_hat": False, "q_hat": False, "legacy_bank_norm": True}
+         "bank_momentum": 0.2, "da_length": 1, "p_hat": False, "q_hat": False, "legacy_bank_norm": True, "loss": "sce", "a": 3.0, "b": 3.0}
+# what else must be set for it to matter
+WITH = {"a": {"loss": "sce"}, "b": {"loss": "sce"}}
 # arguments besides the default under which a method must keep the contract too
-ALSO = {"SimMatch": ({"memory": "teacher"}, {"memory": "eman"})}
+ALSO = {"SimMatch": ({"memory": "teacher"}, {"memory": "eman"}), "KDFixMatch": ({"loss": "sce"},)}
+
+
+TOLD = torch.where(torch.arange(40) % 2 == 0, torch.arange(40) % C, -1)            # a labeler's labels of half the unlabelled rows
 
 
 def make(kind, **arguments):
     method = kind(**arguments)
     net = build("small", C, 1)
     torch.manual_seed(0)
-    net.heads.update(method.setup(Spec(C, net.feat_dim, torch.arange(10) % C, 40, B, MU, 100)))
+    net.heads.update(method.setup(Spec(C, net.feat_dim, torch.arange(10) % C, 40, B, MU, 100, TOLD)))
     return method.train(), Nets(net, bn_momentum=0.1)
 
 
@@ -81,7 +86,7 @@ def test_unlabeled_term_has_a_gradient_through_the_strong_view_and_none_through_
     batch = batch._replace(u=tuple(u.requires_grad_() for u in batch.u))
     step = method.loss(nets, batch, half)
     assert step.terms["unsup"] > 0 and step.mask.sum() > 0
-    assert all(step.terms[name] > 0 for name in step.terms)
+    assert all(step.terms[name] > 0 for name in step.terms.keys() - {"told"})
     weak, strong = torch.autograd.grad(step.loss, batch.u, allow_unused=True)
     assert strong.abs().sum() > 0
     assert weak is None or weak.abs().sum() == 0
@@ -96,7 +101,7 @@ def test_every_hyper_parameter_changes_the_loss_on_some_batch(kind):
         for seed in range(3):
             losses = []
             for arguments in ({}, {name: OTHER[name]}):
-                method, nets = make(kind, **({"tau": 0.5} if "tau" in names else {}) | arguments)
+                method, nets = make(kind, **({"tau": 0.5} if "tau" in names else {}) | WITH.get(name, {}) | arguments)
                 if seed:
                     confident(nets)
                 warm(method, nets)
@@ -149,7 +154,7 @@ def test_loss_compiles_as_one_graph(kind):
 @every
 def test_a_methods_file_says_where_it_comes_from(kind):
     doc = inspect.getdoc(inspect.getmodule(kind.func))
-    assert kind.func.__name__.lower() in doc.lower() or "L_s" in doc
+    assert kind.func.__name__.lower() in doc.lower().replace("-", "") or "L_s" in doc
     assert kind.func.__name__ == "Supervised" or "Differs from the paper" in doc
 
 
@@ -208,3 +213,63 @@ def test_supervised_agrees_with_the_reference():
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         methods.FixMatch(**arguments)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("loss", ["ce", "sce"])
+def test_kd_fixmatch_agrees_with_the_reference(seed, loss):
+    rng = np.random.default_rng(seed)
+    n_x, n_u, tau, lambda_u, a, b = 4, 15, rng.uniform(0.4, 0.97), *rng.uniform(0.2, 3, 3)
+    x, w, s = (rng.normal(0, 3, (n, 7)) for n in (n_x, n_u, n_u))
+    s[0, :2] = (60, -60)                                          # a probability under the clip
+    y, trusted = rng.integers(0, 7, n_x), rng.integers(-1, 7, 40)
+    method, rows = methods.KDFixMatch(tau=tau, lambda_u=lambda_u, loss=loss, a=a, b=b), rng.permutation(40)[:n_u]
+    method.setup(Spec(7, 64, torch.tensor(y), 40, n_x, 3, 10, torch.tensor(trusted)))
+    nets = Fixed(x, w, s)
+    view = lambda k, n: (1000 * k + torch.arange(n))[:, None]                # noqa: E731
+    batch = Batch(view(0, n_x), torch.tensor(y), (view(1, n_u), view(2, n_u)), torch.arange(n_x), torch.tensor(rows), {})
+    step = method.loss(nets, batch, half)
+    expected = references.kd_inner_loss(x, y, w, s, trusted[rows], tau, lambda_u, loss, a, b)
+    assert step.loss.item() == pytest.approx(expected["loss"], abs=1e-6)
+    assert step.terms["sup"].item() == pytest.approx(expected["l_s"], abs=1e-6)
+    assert step.terms["unsup"].item() == pytest.approx(expected["l_u"], abs=1e-6)
+    assert step.terms["told"].item() == pytest.approx((expected["source"] == 2).mean(), abs=1e-6)
+    kept = expected["mask"] > 0
+    assert np.array_equal(step.mask.numpy(), expected["mask"])
+    assert np.array_equal(step.q.argmax(1).numpy()[kept], expected["target"][kept])
+    step.loss.backward()
+    assert nets.given[1].grad is None or nets.given[1].grad.abs().max() == 0
+
+
+def test_kd_fixmatch_without_a_trusted_row_is_fixmatch_to_the_bit(digits, tmp_path):
+    from sslkit.records import PseudoLabels
+    from sslkit.runs import fit
+    from sslkit.train import Config, Machine
+    nobody = digits.told(PseudoLabels(torch.full((1397,), -1), torch.zeros(1397), {}, "nobody"))
+    config = Config(steps=60, eval_every=20, batch_size=16, mu=2)
+    machine = Machine(device="cpu", threads=1)
+    plain = fit(methods.FixMatch(tau=0.3), digits, config, machine, out=tmp_path / "plain")
+    for data in (digits, nobody):
+        inner = fit(methods.KDFixMatch(tau=0.3), data, config, machine, out=tmp_path / f"inner-{data.hash}")
+        ours = [{k: v for k, v in m.items() if k not in ("seconds", "told")} for m in inner.metrics]
+        assert ours == [{k: v for k, v in m.items() if k != "seconds"} for m in plain.metrics] and plain.metrics[-1]["mask_rate"] > 0.1
+        assert all(torch.equal(v, inner.checkpoint()["student"][k]) for k, v in plain.checkpoint()["student"].items())
+
+
+def test_pseudo_labels_are_part_of_the_data(digits):
+    from sslkit.records import PseudoLabels
+    labels = torch.full((1397,), -1)
+    told = digits.told(PseudoLabels(labels, torch.zeros(1397), {}, "nobody"))
+    other = digits.told(PseudoLabels(labels.index_fill(0, torch.tensor([5]), 3), torch.zeros(1397), {}, "one"))
+    assert len({digits.hash, told.hash, other.hash}) == 3 and other.to("cpu").pseudo[5] == 3
+    with pytest.raises(InputError, match="3 pseudo-labels do not fit 1397 training images"):
+        digits.told(PseudoLabels(torch.zeros(3, dtype=torch.int64), torch.zeros(3), {}, "short"))
+    with pytest.raises(InputError, match="a pseudo-label is 10"):
+        digits.told(PseudoLabels(labels + 11, torch.zeros(1397), {}, "wrong"))
+
+
+@pytest.mark.parametrize("arguments, message", [({"loss": "scee"}, "did you mean 'sce'"), ({"a": -1.0}, "a is -1"),
+                                                ({"b": float("nan")}, "b is nan"), ({"tau": 1.2}, "tau is 1.2")])
+def test_kd_fixmatch_refuses_what_is_out_of_range(arguments, message):
+    with pytest.raises(InputError, match=message):
+        methods.KDFixMatch(**arguments)

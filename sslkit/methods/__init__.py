@@ -2,10 +2,11 @@
 from sslkit.errors import choose
 from sslkit.methods.base import Method
 from sslkit.methods.fixmatch import FixMatch
+from sslkit.methods.kd_fixmatch import KDFixMatch
 from sslkit.methods.simmatch import SimMatch
 from sslkit.methods.supervised import Supervised
 
-ALL: tuple[type[Method], ...] = (Supervised, FixMatch, SimMatch)
+ALL: tuple[type[Method], ...] = (Supervised, FixMatch, SimMatch, KDFixMatch)
 BY_NAME = {method.__name__.lower(): method for method in ALL}
 
 

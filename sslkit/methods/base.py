@@ -16,6 +16,7 @@ class Method(nn.Module):
     depends on the data. Losses, similarities and targets are float32. Targets carry no gradient.
     """
     views: tuple[str, ...] = ("weak", "strong")      # of each unlabelled image, in the order of Batch.u
+    direct = True                                    # may `sslkit train` name it, or is it a stage of a recipe?
     ema_buffers = "copy"                             # the teacher's BatchNorm statistics; "average" is EMAN
 
     def __init__(self):
