@@ -12,9 +12,10 @@ def median_last(values: Sequence[float], n: int = 20) -> float:
 
 
 def label_quality(label: Tensor, truth: Tensor, num_classes: int) -> dict:
-    """How good labels (n,) are, -1 for none, by the hidden truth (n,): rows, coverage, precision (None: no row), rows per class."""
+    """How good labels (n,) are, -1 for none, by the hidden truth (n,), -1 where unknown: rows labelled, coverage (their share), precision
+    (of those whose truth is known; None: there is none), rows per class."""
     given = label >= 0
-    right = (label == truth)[given]
+    right = (label == truth)[given & (truth >= 0)]
     precision = right.float().mean().item() if len(right) else None
     return {"rows": int(given.sum()), "coverage": given.float().mean().item(), "precision": precision,
             "per_class": torch.bincount(label[given], minlength=num_classes).tolist()}

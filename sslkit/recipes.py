@@ -1,0 +1,121 @@
+"""Training in stages, as plain functions around fit(): each stage is a run of its own in the recipe's folder, and can be resumed.
+
+    OUT/outer/       the outer network's run                 OUT/config.json   everything that decides the result
+    OUT/trusted.pt   the trusted subset                      OUT/result.json   the figures of all stages, only when finished
+    OUT/inner/       the inner network's run
+"""
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+
+from sslkit.data import SSLData
+from sslkit.disk import cannot_write, write_atomically, write_json
+from sslkit.errors import choose, require
+from sslkit.labelers import CLUSTERINGS, Clustering, Matching, cluster_agree
+from sslkit.methods import FixMatch, KDFixMatch
+from sslkit.methods.base import in_unit
+from sslkit.metrics import label_quality
+from sslkit.records import PseudoLabels, Snapshot
+from sslkit.runs import Run, changes, code_version, fit, record, run_path
+from sslkit.train import Config, Machine, predict
+
+
+def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, outer: FixMatch | Run | None = None,
+                inner: KDFixMatch | None = None, outer_config: Config | None = None,
+                tau_select: Annotated[float, "confidence from which the outer's label may be trusted (default and paper: 0.8)"] = 0.8,
+                clustering: Annotated[Clustering, "which must agree with a trusted label (default and paper: dec)"] = "dec",
+                matching: Annotated[Matching, "clusters to classes: by the labelled images' centres, or one to one (default: centers)"]
+                = "centers",
+                out: str | Path | None = None, live: Callable[[str, Snapshot], None] | None = None) -> Run:
+    """KD-FixMatch (Wang et al., arXiv 2309.05826): an outer FixMatch labels the training images, a clustering confirms some of its labels
+    (labelers.cluster_agree), a fresh inner network of the same first weights learns from them and from its own. Returns the recipe's Run.
+
+    outer: the method of the outer network, or a finished FixMatch run on the same split, which is then not trained again. outer_config:
+    where it differs from the inner network's `config`. out: the folder (default: found in the store). live: shown (stage, Snapshot).
+    What is finished is not done again. Raises InputError as fit() does, and for an outer run that is unfinished, of another method or of
+    another split.
+    """
+    in_unit(tau_select=tau_select)
+    choose("clustering", clustering, CLUSTERINGS)
+    choose("matching", matching, ("centers", "hungarian"))
+    outer, inner = outer or FixMatch(), inner or KDFixMatch()
+    device = machine.torch_device()
+    config, outer_config = config.resolve(data, device), (outer_config or config).resolve(data, device)
+    if isinstance(outer, Run):
+        require(outer.result is not None, f"{outer.path} is not finished; the outer network's labels need all of it")
+        known = outer.config
+        require(known["method"] == "fixmatch", f"{outer.path} is a run of {known['method']}; the outer network is one of fixmatch")
+        require(known["data"]["split"] == data.hash, f"{outer.path} was trained on another data set or split ({known['data']['name']}, "
+                f"{known['data']['labels']} labels, seed {known['train']['seed']})")
+        first = {name: known[name] for name in ("method", "arguments", "data", "train", "code")}
+    else:
+        first = {"method": "fixmatch", "arguments": outer.arguments, "train": asdict(outer_config)}
+    new = record(inner, data, config)
+    new |= {"method": "kd-fixmatch", "code": code_version(), "arguments": json.loads(json.dumps({
+        **inner.arguments, "tau_select": tau_select, "clustering": clustering, "matching": matching, "outer": first}))}
+
+    whole = Run(out or run_path(new))
+    if whole.config is not None:
+        changed = changes(whole.config, new)
+        require(not changed, f"{whole.path} holds another configuration ({changed}); give another --out")
+        if whole.result is not None:
+            return whole
+    try:
+        whole.path.mkdir(parents=True, exist_ok=True)
+        others = [path.name for path in whole.path.iterdir()] if whole.config is None else []
+    except OSError as error:
+        raise cannot_write(whole.path, error) from error
+    require(not others, f"{whole.path} is not empty and holds no run ({others[0] if others else ''}); give another --out")
+    write_json(whole.path / "config.json", new)
+
+    show = lambda stage: (lambda snap: live(stage, snap)) if live else None          # noqa: E731
+    if not isinstance(outer, Run):
+        outer = fit(outer, data, outer_config, machine, out=whole.path / "outer", live=show("outer"))
+    labels = trusted_labels(whole.path / "trusted.pt", outer, data, machine, tau_select, clustering, matching)
+    second = fit(inner, data.told(labels), config, machine, out=whole.path / "inner", live=show("inner"))
+
+    of_outer = ("test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds", "steps")
+    write_json(whole.path / "result.json", second.result | {
+        "method": "kd-fixmatch", "seconds": round(second.result["seconds"] + outer.result["seconds"], 2), "trusted": labels.info,
+        "outer": {key: outer.result[key] for key in of_outer}})
+    return whole
+
+
+def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau: float, clustering: str, matching: str) -> PseudoLabels:
+    """The trusted subset of a finished outer run, from `path` if it has been found before, else found and written there.
+
+    Its info has the counts and, from the hidden labels, for analysis alone: precision and rows a class of the confident and of the trusted.
+    """
+    asked = {"outer": outer.result, "split": data.hash, "tau_select": tau, "clustering": clustering, "matching": matching}
+    if path.exists():
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            if saved["asked"] == asked:
+                return PseudoLabels(saved["label"], saved["weight"], saved["info"], "cluster_agree")
+        except Exception as error:                    # cut off, or none of ours: found again below
+            print(f"note: {path} cannot be read ({type(error).__name__}), the trusted subset is found again", file=sys.stderr)
+    p, features = (out.cpu() for out in predict(outer.network().to(machine.torch_device()), data.images, data))
+    y, truth, known = torch.full((len(p),), -1), data.y.cpu(), data.labeled.cpu()
+    y[known] = truth[known]
+    found = cluster_agree(p, features, y, tau=tau, clustering=clustering, matching=matching, seed=outer.config["train"]["seed"])
+    rows = data.unlabeled.cpu()
+    passed = torch.where(p.amax(1) >= tau, p.argmax(1), -1)
+    info = found.info | {name: label_quality(label[rows], truth[rows], data.num_classes)
+                         for name, label in (("confident", passed), ("trusted", found.label))}
+    if not info["confident"]["rows"]:
+        print(f"note: no row reaches tau_select {tau:g}: the inner network trains as FixMatch", file=sys.stderr)
+    elif not info["trusted"]["rows"]:
+        print(f"note: the clustering confirms none of {info['confident']['rows']} confident rows: the inner network trains as FixMatch",
+              file=sys.stderr)
+
+    def save(new: Path) -> None:
+        with open(new, "wb") as file:
+            torch.save({"asked": asked, "label": found.label, "weight": found.weight, "info": info}, file)
+
+    write_atomically(path, save)
+    return found._replace(info=info)

@@ -1,0 +1,163 @@
+"""Recipes: the stages' folders, what a stopped recipe does not do again, and what is refused."""
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from sslkit import methods
+from sslkit.data import load, split
+from sslkit.errors import InputError
+from sslkit.recipes import kd_fixmatch
+from sslkit.runs import Run, Stopped, fit
+from sslkit.train import Config, Machine
+
+CPU = Machine(device="cpu", threads=1)
+SHORT = Config(steps=120, eval_every=20, batch_size=16, mu=2)
+LOW = {"tau_select": 0.5, "clustering": "kmeans"}          # a short run is not sure of much
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, digits):
+    """A finished recipe that nothing interrupted."""
+    return kd_fixmatch(digits, SHORT, CPU, out=tmp_path_factory.mktemp("kd") / "whole", **LOW)
+
+
+def figures(run):
+    return [{k: v for k, v in m.items() if k != "seconds"} for m in run.metrics]
+
+
+def test_a_recipe_leaves_its_stages_and_the_figures_of_all(whole, digits):
+    outer, inner = Run(whole.path / "outer"), Run(whole.path / "inner")
+    assert outer.config["method"] == "fixmatch" and inner.config["method"] == "kdfixmatch" and whole.config["method"] == "kd-fixmatch"
+    assert outer.config["data"]["split"] == whole.config["data"]["split"] == digits.hash != inner.config["data"]["split"]
+    result = whole.result
+    assert {k: result[k] for k in ("method", "data", "labels", "seed", "steps")} == {
+        "method": "kd-fixmatch", "data": "digits", "labels": 20, "seed": 0, "steps": 120}
+    assert result["test_acc"] == inner.result["test_acc"] and result["outer"]["test_acc"] == outer.result["test_acc"]
+    confident, trusted = result["trusted"]["confident"], result["trusted"]["trusted"]
+    assert 0 < trusted["rows"] < confident["rows"] <= 1397 and sum(trusted["per_class"]) == trusted["rows"]
+    assert 0 < confident["precision"] < trusted["precision"] <= 1 and result["trusted"]["tau_select"] == 0.5
+    saved = torch.load(whole.path / "trusted.pt", weights_only=True)
+    assert int((saved["label"] >= 0).sum()) == trusted["rows"]
+    assert torch.equal(inner.checkpoint()["method"]["trusted"], saved["label"])
+    assert figures(inner)[0]["told"] > 0
+
+
+def test_both_networks_begin_from_the_same_weights(digits, tmp_path):
+    one = Config(steps=1, batch_size=4, mu=1, lr=1e-12)
+    run = kd_fixmatch(digits, one, CPU, out=tmp_path / "run", clustering="none", tau_select=0.2)
+    first, second = (Run(run.path / stage).checkpoint()["student"] for stage in ("outer", "inner"))
+    names = [name for name in first if "running" not in name]
+    assert all(torch.allclose(first[name], second[name], atol=1e-8) for name in names)
+
+
+def test_a_finished_recipe_is_returned_as_it_is(whole, digits):
+    before = {path: path.stat().st_mtime_ns for path in whole.path.rglob("*")}
+    again = kd_fixmatch(digits, SHORT, CPU, out=whole.path, **LOW)
+    assert again.result == whole.result and before == {path: path.stat().st_mtime_ns for path in whole.path.rglob("*")}
+
+
+@pytest.mark.parametrize("stage", ["outer", "inner"])
+def test_a_stopped_recipe_goes_on_to_the_bit_and_does_no_stage_twice(stage, whole, digits, tmp_path):
+    def stop(which, snap):
+        if which == stage and snap.step == 40:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped, match=stage):
+        kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "run", live=stop, **LOW)
+    assert Run(tmp_path / "run").result is None
+    done = tmp_path / "run" / "outer" / "result.json"
+    before = done.stat().st_mtime_ns if stage == "inner" else None
+    seen = []
+    run = kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "run", live=lambda which, snap: seen.append((which, snap.step)), **LOW)
+    assert (stage, 60) in seen and (stage, 20) not in seen
+    if stage == "inner":
+        assert done.stat().st_mtime_ns == before and all(which == "inner" for which, _ in seen)
+    for part in ("outer", "inner"):
+        assert figures(Run(run.path / part)) == figures(Run(whole.path / part))
+    student = Run(run.path / "inner").checkpoint()["student"]
+    assert all(torch.equal(v, student[k]) for k, v in Run(whole.path / "inner").checkpoint()["student"].items())
+    same = ("trusted", "test_acc", "pseudo_label_acc", "mask_rate")
+    assert {k: run.result[k] for k in same} == {k: whole.result[k] for k in same}
+
+
+def test_a_killed_process_goes_on_where_it_was(whole, digits, tmp_path):
+    code = f"""
+from sslkit import Config, Machine, load, split
+from sslkit.recipes import kd_fixmatch
+import sslkit.runs
+sslkit.runs.CHECKPOINT_SECONDS = 0
+kd_fixmatch(split(load("digits"), 20, 0), Config(steps=120, eval_every=20, batch_size=16, mu=2), Machine(device="cpu", threads=1),
+            out={str(tmp_path / "run")!r}, tau_select=0.5, clustering="kmeans")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    metrics, end = tmp_path / "run" / "inner" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    run = kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "run", **LOW)
+    assert figures(Run(run.path / "inner")) == figures(Run(whole.path / "inner"))
+
+
+def test_a_damaged_trusted_subset_is_found_again(whole, digits, tmp_path, capsys):
+    import shutil
+    copy = shutil.copytree(whole.path, tmp_path / "copy")
+    (copy / "result.json").unlink()
+    file = copy / "trusted.pt"
+    file.write_bytes(file.read_bytes()[:200])
+    run = kd_fixmatch(digits, SHORT, CPU, out=copy, **LOW)
+    assert run.result["trusted"] == whole.result["trusted"] and "the trusted subset is found again" in capsys.readouterr().err
+
+
+def test_a_finished_outer_run_is_used_and_not_trained_again(whole, digits, tmp_path):
+    outer = Run(whole.path / "outer")
+    run = kd_fixmatch(digits, SHORT, CPU, outer=outer, out=tmp_path / "run", **LOW)
+    assert not (run.path / "outer").exists() and figures(Run(run.path / "inner")) == figures(Run(whole.path / "inner"))
+    assert run.result["trusted"] == whole.result["trusted"]
+
+
+def test_no_row_above_the_threshold_goes_on_as_fixmatch(whole, digits, tmp_path, capsys):
+    outer = Run(whole.path / "outer")
+    run = kd_fixmatch(digits, SHORT, CPU, outer=outer, out=tmp_path / "run", tau_select=1.0)
+    assert "no row reaches tau_select 1: the inner network trains as FixMatch" in capsys.readouterr().err
+    assert run.result["trusted"]["trusted"] == {"rows": 0, "coverage": 0.0, "precision": None, "per_class": [0] * 10}
+    ours = [{k: v for k, v in m.items() if k != "told"} for m in figures(Run(run.path / "inner"))]
+    assert ours == figures(outer)
+
+
+def test_what_cannot_be_an_outer_run_is_refused(whole, digits, tmp_path):
+    outer = Run(whole.path / "outer")
+    with pytest.raises(InputError, match="another data set or split .digits, 20 labels, seed 0"):
+        kd_fixmatch(split(load("digits"), 20, 1), SHORT, CPU, outer=outer, out=tmp_path / "a")
+    with pytest.raises(InputError, match="another data set or split"):
+        kd_fixmatch(split(load("digits"), 40, 0), SHORT, CPU, outer=outer, out=tmp_path / "a")
+    with pytest.raises(InputError, match="a run of supervised"):
+        plain = fit(methods.Supervised(), digits, Config(steps=2, batch_size=4), CPU, out=tmp_path / "plain")
+        kd_fixmatch(digits, SHORT, CPU, outer=plain, out=tmp_path / "a")
+    with pytest.raises(InputError, match="is not finished"):
+        kd_fixmatch(digits, SHORT, CPU, outer=Run(tmp_path / "nothing"), out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("change, message", [({"tau_select": 1.5}, "tau_select is 1.5"), ({"tau_select": -0.1}, "tau_select"),
+                                             ({"clustering": "dek"}, "did you mean 'dec'"), ({"matching": "centres"}, "'centers'")])
+def test_bad_input_is_refused_before_anything_is_trained(change, message, digits, tmp_path):
+    with pytest.raises(InputError, match=message):
+        kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "a", **change)
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_configuration_in_the_folder_is_refused(whole, digits, tmp_path):
+    with pytest.raises(InputError, match="another configuration .arguments.tau_select 0.5 -> 0.6"):
+        kd_fixmatch(digits, SHORT, CPU, out=whole.path, tau_select=0.6, clustering="kmeans")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds no run .letter.txt"):
+        kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "mine", **LOW)
+    assert json.loads((whole.path / "config.json").read_text()) == whole.config
