@@ -16,7 +16,7 @@ from sslkit.errors import InputError, choose, require
 
 USAGE = """usage: sslkit COMMAND [FLAGS]
 
-  train METHOD   one run: supervised, fixmatch, simmatch
+  train METHOD   one run: supervised, fixmatch, simmatch, kd-fixmatch
   runs           what was run, newest first
   reproduce      run the lessons, leave notebooks, figures and a summary page
   lab            open JupyterLab in the lessons
@@ -144,20 +144,22 @@ def train(argv: list[str]) -> int:
     from sslkit.runs import Run, Stopped, fit, record, run_path
     from sslkit.train import Config, Machine
 
-    known = [name for name, method in methods.BY_NAME.items() if method.direct]
+    known = [name for name, method in methods.BY_NAME.items() if method.direct] + ["kd-fixmatch"]
     if not argv or argv[0] in ("-h", "--help"):
         names = ", ".join(known)
         print(f"usage: sslkit train METHOD [FLAGS]\n\nmethods: {names}\n`sslkit train METHOD --help` explains its flags")
         return 0 if argv else 2
     require(not argv[0].startswith("-"), f"name a method first: sslkit train {known[-1]} {argv[0]} ...")
-    kind = methods.method_class(choose("method", argv[0], known))
+    staged = choose("method", argv[0], known) == "kd-fixmatch"
+    kind = methods.KDFixMatch if staged else methods.method_class(argv[0])
     parser = Parser(prog=f"sslkit train {argv[0]}", description=inspect.getdoc(kind))
     run_flags = parser.add_argument_group("the run")
     run_flags.add_argument("--out", metavar="DIR", help="its folder (default: a name of its own under $SSLKIT_RUNS or runs/)")
     run_flags.add_argument("--resume", action="store_true", help="go on with the stopped run in that folder")
     run_flags.add_argument("--json", action="store_true", help="print one line of JSON last: method, data, labels, seed, steps, test_acc, "
                            "test_acc_median20, pseudo_label_acc, mask_rate (fractions), seconds, run")
-    for function, title in ((data_flags, "data"), (kind, "method"), (Config, "training"), (Machine, "machine")):
+    recipe = [(recipe_flags, "the outer network and its trusted labels")] if staged else []
+    for function, title in ((data_flags, "data"), *recipe, (kind, "method"), (Config, "training"), (Machine, "machine")):
         if inspect.signature(function).parameters:
             parser.add_parameters(function, title)
     values = parser.parse(argv[1:])
@@ -175,6 +177,8 @@ def train(argv: list[str]) -> int:
     if values.flip is not None:
         data = replace(data, flip=values.flip)
     config = config.resolve(data, machine.torch_device())
+    if staged:
+        return train_recipe(argv, values, data, method, config, machine)
     new = record(method, data, config)
     run = Run(values.out or run_path(new))
     run.check(new)
@@ -188,18 +192,76 @@ def train(argv: list[str]) -> int:
     try:
         run = fit(method, data, config, machine, out=run.path, live=line)
     except Stopped as stop:
-        line.end()
-        again = shlex.join(["train", *(a for a in argv if a != "--resume"), "--resume"])
-        print(f"{stop}\ngo on with: sslkit {again}", file=sys.stderr)
-        return 130
+        return stopped(line, stop, argv)
     finally:
         line.end()
+    return say(run, values.json)
+
+
+def stopped(line: ProgressLine, stop: KeyboardInterrupt, argv: list[str]) -> int:
+    """Say where a run was stopped and how it goes on; the exit code."""
+    line.end()
+    again = shlex.join(["train", *(a for a in argv if a != "--resume"), "--resume"])
+    print(f"{stop}\ngo on with: sslkit {again}", file=sys.stderr)
+    return 130
+
+
+def say(run, as_json: bool) -> int:
+    """The figures of a finished run, for people or as JSON."""
     result = {key: value for key, value in run.result.items() if key != "machine"} | {"run": str(run.path)}
     print(f"test accuracy {result['test_acc']:.1%} (median of the last 20 evaluations {result['test_acc_median20']:.1%}), "
-          f"{result['seconds']:.0f} s, {run.path}", file=sys.stderr if values.json else sys.stdout)
-    if values.json:
+          f"{result['seconds']:.0f} s, {run.path}", file=sys.stderr if as_json else sys.stdout)
+    if as_json:
         print(json.dumps(result))
     return 0
+
+
+def recipe_flags(outer: Annotated[str | None, "folder of a finished fixmatch run on the same split, to be the outer network (default: "
+                                  "train one; paper: train one)"] = None,
+                 tau_select: Annotated[float, "confidence from which an outer label may be trusted, a probability (default and paper: 0.8)"]
+                 = 0.8,
+                 clustering: Annotated[Literal["dec", "kmeans", "spectral", "dbscan", "none"], "of the confident images, which must agree "
+                                       "with a trusted label (default and paper: dec)"] = "dec",
+                 matching: Annotated[Literal["centers", "hungarian"], "of clusters to classes: by the labelled images' centres or one to "
+                                     "one (default: centers; paper: not known)"] = "centers"):
+    """The flags of kd-fixmatch that are not its inner network's."""
+
+
+def train_recipe(argv: list[str], values: argparse.Namespace, data, method, config, machine) -> int:
+    """sslkit train kd-fixmatch: both stages, a line of progress for each."""
+    from sslkit import recipes
+    from sslkit.methods import FixMatch
+    from sslkit.runs import Run, Stopped, run_path
+
+    lines = {"outer": ProgressLine(config.steps), "inner": ProgressLine(config.steps)}
+
+    def live(stage: str, snap) -> None:
+        if lines[stage].first is None:
+            print(f"{stage} network", file=sys.stderr)
+        lines[stage](snap)
+
+    first = Run(values.outer) if values.outer else FixMatch(tau=method.tau, lambda_u=method.lambda_u, passes=method.passes)
+    chosen_labels = {name: getattr(values, name) for name in ("tau_select", "clustering", "matching")}
+    begun = Run(values.out or run_path(recipes.kd_fixmatch_record(data, config, first, method, config, **chosen_labels)))
+    if values.resume and begun.config is None:
+        raise InputError(f"--resume: there is no run in {begun.path}; `sslkit runs` lists those there are, --out chooses one")
+    if begun.result is not None:
+        print(f"note: {begun.path} is finished already, nothing to train", file=sys.stderr)
+    elif begun.config is not None and not values.resume:
+        raise InputError(f"{begun.path} holds a run that was stopped; --resume goes on with it, another --out leaves it alone")
+    try:
+        run = recipes.kd_fixmatch(data, config, machine, outer=first, inner=method, **chosen_labels, out=begun.path, live=live)
+    except Stopped as stop:
+        return stopped(lines["inner"], stop, argv)
+    finally:
+        for line in lines.values():
+            line.end()
+    found = run.result["trusted"]
+    said = {name: f"{found[name]['rows']:,}" + (f" ({found[name]['precision']:.1%} right)" if found[name]["precision"] is not None else "")
+            for name in ("confident", "trusted")}
+    print(f"outer labels of confidence {values.tau_select:g} and more: {said['confident']}; of them trusted: {said['trusted']}",
+          file=sys.stderr)
+    return say(run, values.json)
 
 
 def runs(argv: list[str]) -> int:

@@ -40,24 +40,10 @@ def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Mac
     What is finished is not done again. Raises InputError as fit() does, and for an outer run that is unfinished, of another method or of
     another split.
     """
-    in_unit(tau_select=tau_select)
-    choose("clustering", clustering, CLUSTERINGS)
-    choose("matching", matching, ("centers", "hungarian"))
     outer, inner = outer or FixMatch(), inner or KDFixMatch()
     device = machine.torch_device()
     config, outer_config = config.resolve(data, device), (outer_config or config).resolve(data, device)
-    if isinstance(outer, Run):
-        require(outer.result is not None, f"{outer.path} is not finished; the outer network's labels need all of it")
-        known = outer.config
-        require(known["method"] == "fixmatch", f"{outer.path} is a run of {known['method']}; the outer network is one of fixmatch")
-        require(known["data"]["split"] == data.hash, f"{outer.path} was trained on another data set or split ({known['data']['name']}, "
-                f"{known['data']['labels']} labels, seed {known['train']['seed']})")
-        first = {name: known[name] for name in ("method", "arguments", "data", "train", "code")}
-    else:
-        first = {"method": "fixmatch", "arguments": outer.arguments, "train": asdict(outer_config)}
-    new = record(inner, data, config)
-    new |= {"method": "kd-fixmatch", "code": code_version(), "arguments": json.loads(json.dumps({
-        **inner.arguments, "tau_select": tau_select, "clustering": clustering, "matching": matching, "outer": first}))}
+    new = kd_fixmatch_record(data, config, outer, inner, outer_config, tau_select, clustering, matching)
 
     whole = Run(out or run_path(new))
     if whole.config is not None:
@@ -84,6 +70,26 @@ def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Mac
         "method": "kd-fixmatch", "seconds": round(second.result["seconds"] + outer.result["seconds"], 2), "trusted": labels.info,
         "outer": {key: outer.result[key] for key in of_outer}})
     return whole
+
+
+def kd_fixmatch_record(data: SSLData, config: Config, outer: FixMatch | Run, inner: KDFixMatch, outer_config: Config, tau_select: float,
+                       clustering: str, matching: str) -> dict:
+    """config.json of the recipe; the configurations are resolved. InputError for what cannot be used."""
+    in_unit(tau_select=tau_select)
+    choose("clustering", clustering, CLUSTERINGS)
+    choose("matching", matching, ("centers", "hungarian"))
+    if isinstance(outer, Run):
+        require(outer.result is not None, f"{outer.path} is not finished; the outer network's labels need all of it")
+        known = outer.config
+        require(known["method"] == "fixmatch", f"{outer.path} is a run of {known['method']}; the outer network is one of fixmatch")
+        require(known["data"]["split"] == data.hash, f"{outer.path} was trained on another data set or split ({known['data']['name']}, "
+                f"{known['data']['labels']} labels, seed {known['train']['seed']})")
+        first = {name: known[name] for name in ("method", "arguments", "data", "train", "code")}
+    else:
+        first = {"method": "fixmatch", "arguments": outer.arguments, "train": asdict(outer_config)}
+    arguments = {**inner.arguments, "tau_select": tau_select, "clustering": clustering, "matching": matching, "outer": first}
+    return record(inner, data, config) | {"method": "kd-fixmatch", "code": code_version("labelers", "recipes"),
+                                          "arguments": json.loads(json.dumps(arguments))}
 
 
 def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau: float, clustering: str, matching: str) -> PseudoLabels:

@@ -51,10 +51,10 @@ def store() -> Path:
 
 
 @cache
-def code_version() -> dict[str, str]:
-    """The package's version and a hash of the files that decide a result."""
+def code_version(*more: str) -> dict[str, str]:
+    """The package's version and a hash of the files that decide a result; `more` of them for what is more than a run."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    names = ("augment", "data", "folder", "imageops", "nets", "train")
+    names = ("augment", "data", "folder", "imageops", "nets", "train", *more)
     for path in [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("methods/*.py"))]:
         digest.update(path.read_bytes())
     return {"version": __version__, "hash": digest.hexdigest()[:16]}

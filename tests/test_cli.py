@@ -305,6 +305,11 @@ def test_a_diverging_loss_is_a_sentence_and_exit_code_1(sslkit, runs):
     (["trian"], ["unknown command 'trian'", "did you mean 'train'?"]),
     (["train", "fixmach"], ["unknown method 'fixmach'", "did you mean 'fixmatch'?"]),
     (["train", "kdfixmatch"], ["unknown method 'kdfixmatch'", "known: supervised, fixmatch, simmatch"]),
+    (["train", "kd-fixmatch", "--tau-select", "1.5"], ["tau_select is 1.5", "between 0 and 1"]),
+    (["train", "kd-fixmatch", "--clustering", "kmean"], ["--clustering", "did you mean 'kmeans'?"]),
+    (["train", "kd-fixmatch", "--loss", "sec"], ["--loss", "did you mean 'sce'?"]),
+    (["train", "kd-fixmatch", "--outer", "nowhere"], ["nowhere is not finished"]),
+    (["train", "kd-fixmatch", "--resume"], ["--resume: there is no run in"]),
     (["train", "fixmatch", "--data", "digit"], ["unknown data set 'digit'", "did you mean 'digits'?"]),
     (["train", "fixmatch", "--data", "cifar-10"], ["unknown data set", "did you mean 'cifar10'?"]),
     (["train", "fixmatch", "--strong", "smal"], ["unknown strong view 'smal'", "did you mean 'small'?"]),
@@ -509,3 +514,46 @@ def test_runs_into_a_pipe_that_closes(runs, tmp_path):
 
 def test_stopped_is_a_keyboard_interrupt():
     assert issubclass(Stopped, KeyboardInterrupt), "so that a notebook stops as it does for Ctrl-C"
+
+
+# ---- recipes
+
+KD = ["train", "kd-fixmatch", *SHORT, "--clustering", "kmeans", "--tau-select", "0.3"]
+
+
+def test_kd_fixmatch_from_the_command_line(sslkit, runs, monkeypatch):
+    code, out, err = sslkit(*KD, "--json")
+    result = json.loads(out)
+    assert code == 0 and [key for key in KEYS if key not in result] == [] and result["method"] == "kd-fixmatch"
+    assert result["trusted"]["clustering"] == "kmeans" and result["trusted"]["confident"]["rows"] >= result["trusted"]["trusted"]["rows"]
+    assert "outer network" in err and "inner network" in err and "of them trusted" in err
+    code, out, err = sslkit(*KD, "--json")
+    assert code == 0 and "finished already" in err and json.loads(out) == result
+    code, out, _ = sslkit("runs", "--json")
+    assert [json.loads(line)["method"] for line in out.splitlines()] == ["kd-fixmatch"]
+
+    outer = Path(result["run"]) / "outer"
+    code, out, err = sslkit(*KD, "--json", "--outer", outer)
+    again = json.loads(out)
+    assert code == 0 and again["run"] != result["run"] and again["trusted"] == result["trusted"] and "outer network" not in err
+    code, _, err = sslkit(*KD, "--outer", outer, "--seed", 1)
+    assert code == 2 and "another data set or split" in err
+
+
+def test_kd_fixmatch_is_stopped_and_goes_on(sslkit, runs, monkeypatch):
+    line, seen = cli.ProgressLine.__call__, []
+
+    def stop(self, snap):
+        line(self, snap)
+        seen.append(snap.step)
+        if len(seen) > 3 and snap.step == 20 and seen.count(20) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cli.ProgressLine, "__call__", stop)
+    code, out, err = sslkit(*KD)
+    assert code == 130 and "/inner can go on" in err and "go on with: sslkit train kd-fixmatch" in err and "--resume" in err
+    code, _, err = sslkit(*KD)
+    assert code == 2 and "--resume goes on with it" in err
+    monkeypatch.setattr(cli.ProgressLine, "__call__", line)
+    code, out, err = sslkit(*KD, "--resume")
+    assert code == 0 and "outer network" not in err and "test accuracy" in out
