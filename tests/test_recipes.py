@@ -16,7 +16,7 @@ from sslkit.runs import Run, Stopped, fit
 from sslkit.train import Config, Machine
 
 CPU = Machine(device="cpu", threads=1)
-SHORT = Config(steps=120, eval_every=20, batch_size=16, mu=2)
+SHORT = Config(steps=80, eval_every=20, batch_size=16, mu=2)
 LOW = {"tau_select": 0.5, "clustering": "kmeans"}          # a short run is not sure of much
 
 
@@ -36,7 +36,7 @@ def test_a_recipe_leaves_its_stages_and_the_figures_of_all(whole, digits):
     assert outer.config["data"]["split"] == whole.config["data"]["split"] == digits.hash != inner.config["data"]["split"]
     result = whole.result
     assert {k: result[k] for k in ("method", "data", "labels", "seed", "steps")} == {
-        "method": "kd-fixmatch", "data": "digits", "labels": 20, "seed": 0, "steps": 120}
+        "method": "kd-fixmatch", "data": "digits", "labels": 20, "seed": 0, "steps": 80}
     assert result["test_acc"] == inner.result["test_acc"] and result["outer"]["test_acc"] == outer.result["test_acc"]
     confident, trusted = result["trusted"]["confident"], result["trusted"]["trusted"]
     assert 0 < trusted["rows"] < confident["rows"] <= 1397 and sum(trusted["per_class"]) == trusted["rows"]
@@ -91,7 +91,7 @@ from sslkit import Config, Machine, load, split
 from sslkit.recipes import kd_fixmatch
 import sslkit.runs
 sslkit.runs.CHECKPOINT_SECONDS = 0
-kd_fixmatch(split(load("digits"), 20, 0), Config(steps=120, eval_every=20, batch_size=16, mu=2), Machine(device="cpu", threads=1),
+kd_fixmatch(split(load("digits"), 20, 0), Config(steps=80, eval_every=20, batch_size=16, mu=2), Machine(device="cpu", threads=1),
             out={str(tmp_path / "run")!r}, tau_select=0.5, clustering="kmeans")
 """
     process = subprocess.Popen([sys.executable, "-c", code])

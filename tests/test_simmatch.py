@@ -246,13 +246,13 @@ def close_to(a, b):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("arguments", [
     {}, {"passes": "joint"}, {"p_hat": False}, {"q_hat": False}, {"memory": "teacher"}, {"memory": "eman"}, {"legacy_bank_norm": True},
     {"legacy_bank_norm": True, "memory": "teacher"}], ids=lambda a: "-".join(map(str, a.values())) or "default")
 def test_simmatch_agrees_with_the_reference(seed, arguments):
     rng = np.random.default_rng(1000 + seed)
-    per_class = (1, 2, 3)[seed % 3]                                          # one label a class among them
+    per_class = (1, 3, 2, 1)[seed]                                          # one label a class among them
     method = a_method(rng.permutation(np.repeat(np.arange(CLASSES), per_class)), tau=rng.uniform(0.4, 0.9), lambda_u=rng.uniform(0.2, 3),
                       lambda_in=rng.uniform(0.2, 3), alpha=rng.uniform(0, 1), t=rng.uniform(0.05, 0.5), da_length=3,
                       bank_momentum=rng.uniform(0, 0.9), **arguments)
