@@ -11,6 +11,7 @@ import matplotlib
 import matplotlib.patheffects
 import matplotlib.ticker
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure as MatplotlibFigure
 from PIL import Image
@@ -32,17 +33,18 @@ class Figure(MatplotlibFigure):
 
     def png(self) -> bytes:
         """The picture's bytes; with a palette where its colours fit into one, a third of the size."""
-        drawn, small = io.BytesIO(), io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            self.savefig(drawn, format="png", metadata={"Software": None})
-        image = Image.open(drawn).convert("RGB")
-        if found := image.getcolors(256):
-            colors = np.array(sorted(color for _, color in found), np.uint8)
-            code = lambda rgb: rgb.astype(np.int64) @ (65536, 256, 1)                # noqa: E731
-            image = Image.fromarray(np.searchsorted(code(colors), code(np.asarray(image))).astype(np.uint8), "L")
-            image.putpalette(colors.tobytes())
-        image.save(small, "PNG", optimize=True)
-        return small.getvalue()
+            canvas = FigureCanvasAgg(self)
+            canvas.draw()
+        code = np.asarray(canvas.buffer_rgba()).view(np.uint32)[..., 0]              # a number for each pixel's colour
+        image, file = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]), io.BytesIO()
+        if image.getcolors(256):
+            colors, first, place = np.unique(code, return_index=True, return_inverse=True)
+            image_colors = np.asarray(image).reshape(-1, 3)[first]
+            image = Image.fromarray(place.reshape(code.shape).astype(np.uint8))
+            image.putpalette(image_colors.tobytes())
+        image.save(file, "PNG", compress_level=6)
+        return file.getvalue()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         data = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": f"<picture: {self.alt}>"}
