@@ -89,7 +89,7 @@ def test_lesson_runs_and_its_sliders_move_their_pictures(lab, browser, lesson):
 
     panel = page.locator(".jp-WindowedPanel-outer").first            # cells out of sight are not in the page: scroll through it
     done = lambda: not busy.count() and not page.get_by_text("[*]:").count()     # noqa: E731
-    wait_until(done, 240, "the lesson has run")
+    wait_until(done, 900, "the lesson has run")
     page.wait_for_timeout(1000)
     errors, sliders, top = set(), 0, -1
     panel.evaluate("e => e.scrollTo(0, 0)")
