@@ -5,9 +5,9 @@
 
 The rooms, each a file: records (what passes between them), data and folder (images and splits), augment (weak and strong views) over
 imageops (Pillow's operations on batches), nets (networks, student and teacher), methods/ (one paper a file), labelers (pseudo-labels from
-probabilities and embeddings), train (the loop), runs (a run on disk) over disk (whole files or none), metrics, plots, widgets, notebook
-(what lessons share), batch with lesson and report (the lessons from end to end, and the page they leave), bench (what a step costs), cli,
-errors.
+probabilities and embeddings), train (the loop), runs (a run on disk) over disk (whole files or none), recipes (training in stages),
+metrics, plots, widgets, notebook (what lessons share), batch with lesson and report (the lessons from end to end, and the page they
+leave), bench (what a step costs), cli, errors.
 """
 __version__ = "0.1.0"
 

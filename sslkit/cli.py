@@ -26,6 +26,10 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
 `sslkit COMMAND --help` explains every flag."""
 
 
+RECIPE = """An outer FixMatch labels the images, a clustering confirms some of its labels, a fresh inner network learns from them and from
+its own."""
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that names the nearest flag when it does not know one."""
 
@@ -152,7 +156,7 @@ def train(argv: list[str]) -> int:
     require(not argv[0].startswith("-"), f"name a method first: sslkit train {known[-1]} {argv[0]} ...")
     staged = choose("method", argv[0], known) == "kd-fixmatch"
     kind = methods.KDFixMatch if staged else methods.method_class(argv[0])
-    parser = Parser(prog=f"sslkit train {argv[0]}", description=inspect.getdoc(kind))
+    parser = Parser(prog=f"sslkit train {argv[0]}", description=RECIPE if staged else inspect.getdoc(kind))
     run_flags = parser.add_argument_group("the run")
     run_flags.add_argument("--out", metavar="DIR", help="its folder (default: a name of its own under $SSLKIT_RUNS or runs/)")
     run_flags.add_argument("--resume", action="store_true", help="go on with the stopped run in that folder")

@@ -5,7 +5,7 @@ rows whose cluster, found without looking at the classifier, is of the class tha
 clustering (DEC: Xie et al. 2016, arXiv 1511.06335), or scikit-learn's. What the paper leaves open is marked "ours".
 """
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -14,9 +14,9 @@ from sslkit.errors import choose, require
 from sslkit.methods.base import in_unit
 from sslkit.records import PseudoLabels
 
-CLUSTERINGS = ("dec", "kmeans", "spectral", "dbscan", "none")
-SPECTRAL_ROWS = 20_000              # beyond, its graph and eigenvectors take minutes and gigabytes
 Clustering, Matching = Literal["dec", "kmeans", "spectral", "dbscan", "none"], Literal["centers", "hungarian"]
+CLUSTERINGS, MATCHINGS = get_args(Clustering), get_args(Matching)
+SPECTRAL_ROWS = 20_000              # beyond, its graph and eigenvectors grow out of hand
 
 
 class DEC(NamedTuple):
@@ -127,7 +127,7 @@ def cluster_classes(features: Tensor, labeled: Tensor, y: Tensor, num_classes: i
     from sklearn.neighbors import NearestNeighbors
 
     choose("clustering", clustering, CLUSTERINGS[:-1])
-    choose("matching", matching, ("centers", "hungarian"))
+    choose("matching", matching, MATCHINGS)
     centers = labeled_centers(labeled, y, num_classes)
     if len(features) <= num_classes:                                                 # too few to cluster: the nearest labelled centre
         return torch.cdist(features, centers).argmin(1)

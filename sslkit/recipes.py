@@ -9,14 +9,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import torch
 
 from sslkit.data import SSLData
 from sslkit.disk import cannot_write, write_atomically, write_json
 from sslkit.errors import choose, require
-from sslkit.labelers import CLUSTERINGS, Clustering, Matching, cluster_agree
+from sslkit.labelers import CLUSTERINGS, MATCHINGS, Clustering, Matching, cluster_agree, confident
 from sslkit.methods import FixMatch, KDFixMatch
 from sslkit.methods.base import in_unit
 from sslkit.metrics import label_quality
@@ -27,16 +26,14 @@ from sslkit.train import Config, Machine, predict
 
 def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, outer: FixMatch | Run | None = None,
                 inner: KDFixMatch | None = None, outer_config: Config | None = None,
-                tau_select: Annotated[float, "confidence from which the outer's label may be trusted (default and paper: 0.8)"] = 0.8,
-                clustering: Annotated[Clustering, "which must agree with a trusted label (default and paper: dec)"] = "dec",
-                matching: Annotated[Matching, "clusters to classes: by the labelled images' centres, or one to one (default: centers)"]
-                = "centers",
+                tau_select: float = 0.8, clustering: Clustering = "dec", matching: Matching = "centers",
                 out: str | Path | None = None, live: Callable[[str, Snapshot], None] | None = None) -> Run:
     """KD-FixMatch (Wang et al., arXiv 2309.05826): an outer FixMatch labels the training images, a clustering confirms some of its labels
     (labelers.cluster_agree), a fresh inner network of the same first weights learns from them and from its own. Returns the recipe's Run.
 
     outer: the method of the outer network, or a finished FixMatch run on the same split, which is then not trained again. outer_config:
-    where it differs from the inner network's `config`. out: the folder (default: found in the store). live: shown (stage, Snapshot).
+    where it differs from the inner network's `config`. tau_select, clustering, matching: see labelers.cluster_agree.
+    out: the folder (default: found in the store). live: shown (stage, Snapshot).
     What is finished is not done again. Raises InputError as fit() does, and for an outer run that is unfinished, of another method or of
     another split.
     """
@@ -77,7 +74,7 @@ def kd_fixmatch_record(data: SSLData, config: Config, outer: FixMatch | Run, inn
     """config.json of the recipe; the configurations are resolved. InputError for what cannot be used."""
     in_unit(tau_select=tau_select)
     choose("clustering", clustering, CLUSTERINGS)
-    choose("matching", matching, ("centers", "hungarian"))
+    choose("matching", matching, MATCHINGS)
     if isinstance(outer, Run):
         require(outer.result is not None, f"{outer.path} is not finished; the outer network's labels need all of it")
         known = outer.config
@@ -110,9 +107,8 @@ def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau:
     y[known] = truth[known]
     found = cluster_agree(p, features, y, tau=tau, clustering=clustering, matching=matching, seed=outer.config["train"]["seed"])
     rows = data.unlabeled.cpu()
-    passed = torch.where(p.amax(1) >= tau, p.argmax(1), -1)
     info = found.info | {name: label_quality(label[rows], truth[rows], data.num_classes)
-                         for name, label in (("confident", passed), ("trusted", found.label))}
+                         for name, label in (("confident", confident(p, tau).label), ("trusted", found.label))}
     if not info["confident"]["rows"]:
         print(f"note: no row reaches tau_select {tau:g}: the inner network trains as FixMatch", file=sys.stderr)
     elif not info["trusted"]["rows"]:
