@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from IPython.display import display
 
 import sslkit
@@ -147,11 +148,13 @@ def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: f
         return np.load(path)
     except (OSError, ValueError):                     # not there, or cut off
         pass
+    threads = torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import umap
 
         found = umap.UMAP(n_neighbors=neighbors, min_dist=min_dist, random_state=seed, n_jobs=1).fit_transform(points).astype(np.float32)
+    torch.set_num_threads(threads)                    # numba has set OpenMP's to every core; runs trained later would come out otherwise
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def save(new: Path) -> None:

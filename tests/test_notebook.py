@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 
 from sslkit import notebook
 from sslkit.errors import InputError
@@ -146,12 +147,15 @@ def test_umap_is_computed_once_and_a_damaged_file_again(runs, monkeypatch):
 
         def fit_transform(self, points):
             calls.append(1)
+            torch.set_num_threads(torch.get_num_threads() + 1)           # as numba does
             return points[:, :2]
 
     monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))       # the lessons run the real one; it compiles for 20 s
     points = np.random.default_rng(0).normal(size=(30, 5))
+    threads = torch.get_num_threads()
     a, b = notebook.umap_map(points), notebook.umap_map(points)
     assert np.array_equal(a, b) and len(calls) == 1
+    assert torch.get_num_threads() == threads, "a run that is trained after a map would come out otherwise"
     assert len(notebook.umap_map(points + 1)) == 30 and len(calls) == 2
     file = sorted((store() / "cache").iterdir())[0]
     file.write_bytes(file.read_bytes()[:40])
