@@ -65,6 +65,11 @@ class SSLData:
         return self.images.shape[-1]
 
     @property
+    def known(self) -> Tensor:
+        """(N,) int64: the labels of the labelled rows, -1 elsewhere; what a labeler may know."""
+        return torch.full_like(self.y, -1).index_copy(0, self.labeled, self.y[self.labeled])
+
+    @property
     def hash(self) -> str:
         """16 hex digits of the content, the labelled rows in order, the unlabelled, the evaluated, the pseudo-labels; not of the name."""
         h = hashlib.sha256(self.digest.encode())

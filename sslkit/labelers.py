@@ -4,6 +4,7 @@ confident() believes every confident row. cluster_agree() is KD-FixMatch's trust
 rows whose cluster, found without looking at the classifier, is of the class that the classifier names. Clusters by deep embedding
 clustering (DEC: Xie et al. 2016, arXiv 1511.06335), or scikit-learn's. What the paper leaves open is marked "ours".
 """
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, get_args
 
@@ -139,7 +140,9 @@ def cluster_classes(features: Tensor, labeled: Tensor, y: Tensor, num_classes: i
         require(len(features) <= SPECTRAL_ROWS, f"spectral clustering of {len(features):,} rows would take too long and too much memory: "
                 f"at most {SPECTRAL_ROWS:,}; dec and kmeans can take more")
         model = SpectralClustering(num_classes, affinity="nearest_neighbors", assign_labels="cluster_qr", random_state=seed)
-        cluster = model.fit_predict(features.numpy())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)                             # a graph in several parts: clusters are just that
+            cluster = model.fit_predict(features.numpy())
     else:
         fifth = NearestNeighbors(n_neighbors=min(6, len(features))).fit(features.numpy()).kneighbors()[0][:, -1]
         cluster = DBSCAN(eps=float(torch.as_tensor(fifth).quantile(0.9)), min_samples=5).fit_predict(features.numpy())

@@ -84,17 +84,19 @@ def bare(axis) -> None:
 
 
 @styled
-def image_grid(rows: Mapping[str, Sequence], titles: Sequence[str] = (), *, colors: Sequence[str] = (), size: float = 0.85) -> Figure:
-    """A row of images for each name. rows: name -> (n, num, H, W) uint8; titles: n strings over the first row."""
+def image_grid(rows: Mapping[str, Sequence], titles: Sequence[str] | Mapping[str, Sequence[str]] = (), *, colors: Sequence[str] = (),
+               size: float = 0.85) -> Figure:
+    """A row of images for each name. rows: name -> (n, num, H, W) uint8; titles: n strings over the first row, or name -> n strings."""
     n = max(1, *(len(images) for images in rows.values()))
-    figure, axes = new(size * n + (1.0 if any(rows) else 0), (size + 0.12) * len(rows) + 0.25 * bool(titles),
+    over = titles if isinstance(titles, Mapping) else dict.fromkeys([next(iter(rows))] if titles else [], titles)
+    figure, axes = new(size * n + (max(1.0, 0.075 * max(map(len, rows))) if any(rows) else 0), (size + 0.12) * len(rows) + 0.25 * len(over),
                        "images: " + ", ".join(rows), len(rows), n, squeeze=False)
     for axis in axes.flat:
         bare(axis)
     for r, (name, images) in enumerate(rows.items()):
         axes[r, 0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
         for k, image in enumerate(images):
-            picture(axes[r, k], image, titles[k] if titles and r == 0 else "", colors[k] if colors else INK)
+            picture(axes[r, k], image, over[name][k] if name in over else "", colors[k] if colors else INK)
     return figure
 
 
@@ -137,14 +139,14 @@ def confusion(matrix, classes: Sequence[str], *, title: str = "", xlabel: str = 
 
 
 @styled
-def coverage(confidence, right, tau: float) -> Figure:
+def coverage(confidence, right, tau: float, *, chosen=None, name: str = "") -> Figure:
     """Left: confidences of right and wrong pseudo-labels, cut at tau. Right: their accuracy against the share kept, tau marked.
 
-    confidence (n,) in [0, 1], right (n,) bool.
+    confidence (n,) in [0, 1], right (n,) bool. chosen (n,) bool: rows kept by another rule called `name`, marked on the right too.
     """
     confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
     kept = confidence >= tau
-    figure, (left, curve) = new(9, 3.3, f"confidences, and accuracy against coverage, tau {tau:g}", 1, 2)
+    figure, (left, curve) = new(9, 3.3, f"confidences, and accuracy against coverage, tau {tau:g}" + f", {name}" * bool(name), 1, 2)
     bins = np.linspace(0, 1, 41)
     left.hist([confidence[right], confidence[~right]], bins, color=COLORS[2::3][:2], label=["right", "wrong"])
     left.set_yscale("symlog", linthresh=10)
@@ -158,8 +160,15 @@ def coverage(confidence, right, tau: float) -> Figure:
     curve.plot(share, accuracy, color=COLORS[0])
     if kept.any():
         curve.plot(kept.mean(), right[kept].mean(), "o", color=COLORS[5], markersize=9)
-    curve.set(xlabel="share kept (coverage)", ylabel="accuracy of the kept", xlim=(0, 1.02), ylim=(accuracy.min() - 0.02, 1.005))
     curve.set_title(f"tau {tau:.3f}: {kept.sum():,} of {len(kept):,} kept, {(kept & ~right).sum():,} of them wrong")
+    if chosen is not None:
+        chosen = np.asarray(chosen, bool)
+        if chosen.any():
+            curve.plot(chosen.mean(), right[chosen].mean(), "D", color=COLORS[2], markersize=8, label=name)
+            curve.legend(loc="lower left")
+        curve.set_title(f"tau {tau:.2f}: {kept.sum():,} kept, {(kept & ~right).sum():,} wrong; "
+                        f"{name}: {chosen.sum():,}, {(chosen & ~right).sum():,} wrong", fontsize=10)
+    curve.set(xlabel="share kept (coverage)", ylabel="accuracy of the kept", xlim=(0, 1.02), ylim=(accuracy.min() - 0.02, 1.005))
     curve.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
     for axis in (curve.xaxis, curve.yaxis):
         axis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
@@ -178,10 +187,12 @@ def scatter(points, label, classes: Sequence[str], *, marked=None, title: str = 
 
 @styled
 def scatters(maps: Mapping[str, Sequence], label, classes: Sequence[str], *, marked=None, marked_name: str = "labelled") -> Figure:
-    """Several maps of the same rows side by side: title -> points (n, 2); the rest as in scatter()."""
+    """Several maps of the same rows side by side: title -> points (n, 2); label (n,), or a list of one for each map; the rest as in
+    scatter()."""
     figure, axes = new(4.6 * len(maps), 4.4, "maps: " + ", ".join(maps), 1, len(maps), squeeze=False)
-    for axis, (title, points) in zip(axes.flat, maps.items()):
-        _map(axis, points, label, classes, marked=marked, title=title, marked_name=marked_name)
+    labels = label if isinstance(label, list) else [label] * len(maps)
+    for axis, (title, points), each in zip(axes.flat, maps.items(), labels):
+        _map(axis, points, each, classes, marked=marked, title=title, marked_name=marked_name)
     if marked is not None:
         figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower left")
     return figure
@@ -300,31 +311,36 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, title: str = "", low: flo
 
 
 @styled
-def spread(values: Mapping[float, Sequence[float]], xlabel: str, *, title: str = "", limits: tuple[float, float] | None = None,
+def spread(values: Mapping, xlabel: str, *, title: str = "", limits: tuple[float, float] | None = None,
            beside: tuple[str, Mapping[float, float]] | None = None) -> Figure:
-    """Accuracy over a setting: x -> a fraction for each seed, as dots, their mean and standard deviation over them.
+    """Accuracy over a setting: x -> a fraction for each seed, as dots, their mean and standard deviation over them. The x are numbers or
+    names and stand evenly spaced. Or name -> x -> fractions: one colour for each name.
 
-    The x stand evenly spaced, whatever they are. limits: of the y axis. beside: a title and single points, x -> fraction, in a panel of
-    their own with a scale of its own.
+    limits: of the y axis. beside: a title and single points, x -> fraction, in a panel of their own with a scale of its own.
     """
-    figure, axes = new(9 if beside else 7, 3.4, f"{title or 'accuracy'} by {xlabel}" + (f"; beside it {beside[0]}" if beside else ""), 1,
-                       2 if beside else 1, squeeze=False, width_ratios=(1.7, 1) if beside else None)
-    axis, xs = axes[0, 0], list(values)
-    means, stds = ([f(values[x]) for x in xs] for f in (np.mean, lambda v: np.std(v, ddof=1) if len(v) > 1 else 0.0))
-    for k, x in enumerate(xs):
-        axis.plot([k] * len(values[x]), values[x], "o", color=COLORS[0], alpha=0.35, markersize=5)
-    several = any(len(v) > 1 for v in values.values())
-    axis.errorbar(range(len(xs)), means, stds if several else None, color=COLORS[0], capsize=3, marker="o",
-                  label="mean and std, dots: seeds" if several else "one seed")
+    alt = (title or "accuracy") + f" by {xlabel}" * bool(xlabel) + (f"; beside it {beside[0]}" if beside else "")
+    figure, axes = new(9 if beside else 7, 3.4, alt, 1, 2 if beside else 1, squeeze=False, width_ratios=(1.7, 1) if beside else None)
+    named = isinstance(next(iter(values.values())), Mapping)
+    groups = values if named else {"": values}
+    axis, xs = axes[0, 0], list(next(iter(groups.values())))
+    several = any(len(v) > 1 for group in groups.values() for v in group.values())
+    for g, (name, group) in enumerate(groups.items()):
+        at = np.arange(len(xs)) + 0.09 * (2 * g - len(groups) + 1)
+        means, stds = ([f(group[x]) for x in xs] for f in (np.mean, lambda v: np.std(v, ddof=1) if len(v) > 1 else 0.0))
+        for k, x in enumerate(xs):
+            axis.plot([at[k]] * len(group[x]), group[x], "o", color=COLORS[g], alpha=0.35, markersize=5)
+        axis.errorbar(at, means, stds if several else None, color=COLORS[g], capsize=3, marker="o",
+                      linestyle="none" if any(isinstance(x, str) for x in xs) else "-",
+                      label=name or ("mean and std, dots: seeds" if several else "one seed"))
     axis.set(title=title, ylim=limits)
-    axis.legend(loc="lower right")
+    axis.legend(loc="best" if named else "lower right")
     if beside:
         axes[0, 1].plot([xs.index(x) for x in beside[1]], list(beside[1].values()), "D--", color=COLORS[5], linewidth=1, markersize=7)
         axes[0, 1].set(title=beside[0])
         axes[0, 1].margins(y=0.5)
     for axis in axes.flat:
         axis.set(xlabel=xlabel, xlim=(-0.4, len(xs) - 0.6))
-        axis.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+        axis.set_xticks(range(len(xs)), [x if isinstance(x, str) else f"{x:g}" for x in xs])
         axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
     return figure
 

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,25 +16,27 @@ import torch
 from sslkit.data import SSLData
 from sslkit.disk import cannot_write, write_atomically, write_json
 from sslkit.errors import choose, require
+from sslkit.folder import Progress
 from sslkit.labelers import CLUSTERINGS, MATCHINGS, Clustering, Matching, cluster_agree, confident
 from sslkit.methods import FixMatch, KDFixMatch
-from sslkit.methods.base import in_unit
+from sslkit.methods.base import Method, in_unit
 from sslkit.metrics import label_quality
 from sslkit.records import PseudoLabels, Snapshot
-from sslkit.runs import Run, changes, code_version, fit, record, run_path
+from sslkit.runs import Run, code_version, fit, record, run_path
 from sslkit.train import Config, Machine, predict
 
 
 def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, outer: FixMatch | Run | None = None,
                 inner: KDFixMatch | None = None, outer_config: Config | None = None,
                 tau_select: float = 0.8, clustering: Clustering = "dec", matching: Matching = "centers",
-                out: str | Path | None = None, live: Callable[[str, Snapshot], None] | None = None) -> Run:
+                out: str | Path | None = None, live: Callable[[str, int, Snapshot], None] | None = None,
+                progress: Progress | None = None) -> Run:
     """KD-FixMatch (Wang et al., arXiv 2309.05826): an outer FixMatch labels the training images, a clustering confirms some of its labels
     (labelers.cluster_agree), a fresh inner network of the same first weights learns from them and from its own. Returns the recipe's Run.
 
     outer: the method of the outer network, or a finished FixMatch run on the same split, which is then not trained again. outer_config:
     where it differs from the inner network's `config`. tau_select, clustering, matching: see labelers.cluster_agree.
-    out: the folder (default: found in the store). live: shown (stage, Snapshot).
+    out: the folder (default: found in the store). live: shown (stage, its steps, Snapshot). progress: of the clustering, as in load().
     What is finished is not done again. Raises InputError as fit() does, and for an outer run that is unfinished, of another method or of
     another split.
     """
@@ -43,24 +46,22 @@ def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Mac
     new = kd_fixmatch_record(data, config, outer, inner, outer_config, tau_select, clustering, matching)
 
     whole = Run(out or run_path(new))
-    if whole.config is not None:
-        changed = changes(whole.config, new)
-        require(not changed, f"{whole.path} holds another configuration ({changed}); give another --out")
-        if whole.result is not None:
-            return whole
+    whole.check(new)
+    if whole.result is not None:
+        return whole
     try:
         whole.path.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in whole.path.iterdir()] if whole.config is None else []
     except OSError as error:
         raise cannot_write(whole.path, error) from error
-    require(not others, f"{whole.path} is not empty and holds no run ({others[0] if others else ''}); give another --out")
     write_json(whole.path / "config.json", new)
 
-    show = lambda stage: (lambda snap: live(stage, snap)) if live else None          # noqa: E731
+    def stage(name: str, method: Method, data: SSLData, config: Config) -> Run:
+        return fit(method, data, config, machine, out=whole.path / name, live=live and partial(live, name, config.steps))
+
     if not isinstance(outer, Run):
-        outer = fit(outer, data, outer_config, machine, out=whole.path / "outer", live=show("outer"))
-    labels = trusted_labels(whole.path / "trusted.pt", outer, data, machine, tau_select, clustering, matching)
-    second = fit(inner, data.told(labels), config, machine, out=whole.path / "inner", live=show("inner"))
+        outer = stage("outer", outer, data, outer_config)
+    labels = trusted_labels(whole.path / "trusted.pt", outer, data, machine, tau_select, clustering, matching, progress)
+    second = stage("inner", inner, data.told(labels), config)
 
     of_outer = ("test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds", "steps")
     write_json(whole.path / "result.json", second.result | {
@@ -89,7 +90,8 @@ def kd_fixmatch_record(data: SSLData, config: Config, outer: FixMatch | Run, inn
                                           "arguments": json.loads(json.dumps(arguments))}
 
 
-def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau: float, clustering: str, matching: str) -> PseudoLabels:
+def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau: float, clustering: str, matching: str,
+                   progress: Progress | None = None) -> PseudoLabels:
     """The trusted subset of a finished outer run, from `path` if it has been found before, else found and written there.
 
     Its info has the counts and, from the hidden labels, for analysis alone: precision and rows a class of the confident and of the trusted.
@@ -103,9 +105,9 @@ def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau:
         except Exception as error:                    # cut off, or none of ours: found again below
             print(f"note: {path} cannot be read ({type(error).__name__}), the trusted subset is found again", file=sys.stderr)
     p, features = (out.cpu() for out in predict(outer.network().to(machine.torch_device()), data.images, data))
-    y, truth, known = torch.full((len(p),), -1), data.y.cpu(), data.labeled.cpu()
-    y[known] = truth[known]
-    found = cluster_agree(p, features, y, tau=tau, clustering=clustering, matching=matching, seed=outer.config["train"]["seed"])
+    truth = data.y.cpu()
+    found = cluster_agree(p, features, data.known.cpu(), tau=tau, clustering=clustering, matching=matching,
+                          seed=outer.config["train"]["seed"], progress=progress)
     rows = data.unlabeled.cpu()
     info = found.info | {name: label_quality(label[rows], truth[rows], data.num_classes)
                          for name, label in (("confident", confident(p, tau).label), ("trusted", found.label))}

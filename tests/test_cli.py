@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from sslkit import cli, methods
+from sslkit import terminal as room
 from sslkit.disk import cannot_write
 from sslkit.methods import FixMatch
 from sslkit.runs import Run, Stopped, all_runs, fit
@@ -55,7 +56,7 @@ def refused(sslkit, runs):
 
 def halt(words, monkeypatch, at=20):
     """Call `sslkit` and press Ctrl-C at step `at`."""
-    line = cli.ProgressLine.__call__
+    line = room.ProgressLine.__call__
 
     def stop(self, snap):
         line(self, snap)
@@ -63,7 +64,7 @@ def halt(words, monkeypatch, at=20):
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli.ProgressLine, "__call__", stop)
+        patch.setattr(room.ProgressLine, "__call__", stop)
         return cli.main([str(word) for word in words])
 
 
@@ -190,16 +191,16 @@ class Tty:
 def test_the_line_fits_the_terminal_and_tells_the_time_left(monkeypatch):
     from sslkit.records import Snapshot
     now, stream = [100.0], Tty()
-    monkeypatch.setattr(cli.os, "get_terminal_size", lambda number: os.terminal_size((60, 24)))
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
-    line = cli.ProgressLine(1_048_576, stream)
+    monkeypatch.setattr(room.os, "get_terminal_size", lambda number: os.terminal_size((60, 24)))
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    line = room.ProgressLine(1_048_576, stream)
     metrics = {"loss": 12.3456, "mask_rate": 0.5, "pseudo_label_acc": None}
     line(Snapshot(1, metrics, False, None, None))
     now[0] += 10
     line(Snapshot(101, {**metrics, "test_acc": 0.25}, True, None, None))
     first, second = stream.text.split("\r")[1:]
     assert len(first) <= 59 and len(second) <= 59
-    monkeypatch.setattr(cli.os, "get_terminal_size", lambda number: os.terminal_size((120, 24)))
+    monkeypatch.setattr(room.os, "get_terminal_size", lambda number: os.terminal_size((120, 24)))
     line(Snapshot(101, metrics, False, None, None))
     text = stream.text.split("\r")[-1]
     assert text == "step 101/1,048,576  loss 12.346  kept 50.0%  pseudo   -    test 25.0%  29:07:28 left"      # 10 steps a second
@@ -213,7 +214,7 @@ def test_what_goes_wrong_is_said_on_a_line_of_its_own(monkeypatch, tmp_path):
             raise cannot_write(run.path, OSError(28, "full"))
 
     monkeypatch.setattr(sys, "stderr", Tty())
-    monkeypatch.setattr(cli.os, "get_terminal_size", lambda number: os.terminal_size((120, 24)))
+    monkeypatch.setattr(room.os, "get_terminal_size", lambda number: os.terminal_size((120, 24)))
     monkeypatch.setattr(Run, "log", full)
     assert cli.main(["train", "supervised", *SHORT, "--out", str(tmp_path / "run")]) == 2
     assert re.fullmatch(r"\rstep 10/30 .* left\nsslkit: could not write .*\n", sys.stderr.text)
@@ -538,10 +539,20 @@ def test_kd_fixmatch_from_the_command_line(sslkit, runs, monkeypatch):
     assert code == 0 and again["run"] != result["run"] and again["trusted"] == result["trusted"] and "outer network" not in err
     code, _, err = sslkit(*KD, "--outer", outer, "--seed", 1)
     assert code == 2 and "another data set or split" in err
+    code, _, err = sslkit(*KD, "--outer", outer, "--outer-network", "wrn-10-1")
+    assert code == 2 and "--outer-network has no meaning" in err
+
+
+def test_kd_fixmatch_with_an_outer_network_of_another_kind(sslkit, runs):
+    code, out, err = sslkit("train", "kd-fixmatch", "--steps", 2, "--batch-size", 4, "--mu", 1, "--outer-network", "wrn-10-1", "--json")
+    run = Run(json.loads(out)["run"])
+    assert code == 0 and Run(run.path / "outer").config["train"]["network"] == "wrn-10-1" and run.config["train"]["network"] == "small"
+    code, _, err = sslkit("train", "kd-fixmatch", "--outer-network", "wrn-11-1")
+    assert code == 2 and "depth" in err
 
 
 def test_kd_fixmatch_is_stopped_and_goes_on(sslkit, runs, monkeypatch):
-    line, seen = cli.ProgressLine.__call__, []
+    line, seen = room.ProgressLine.__call__, []
 
     def stop(self, snap):
         line(self, snap)
@@ -549,11 +560,11 @@ def test_kd_fixmatch_is_stopped_and_goes_on(sslkit, runs, monkeypatch):
         if len(seen) > 3 and snap.step == 20 and seen.count(20) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli.ProgressLine, "__call__", stop)
+    monkeypatch.setattr(room.ProgressLine, "__call__", stop)
     code, out, err = sslkit(*KD)
     assert code == 130 and "/inner can go on" in err and "go on with: sslkit train kd-fixmatch" in err and "--resume" in err
     code, _, err = sslkit(*KD)
     assert code == 2 and "--resume goes on with it" in err
-    monkeypatch.setattr(cli.ProgressLine, "__call__", line)
+    monkeypatch.setattr(room.ProgressLine, "__call__", line)
     code, out, err = sslkit(*KD, "--resume")
     assert code == 0 and "outer network" not in err and "test accuracy" in out

@@ -55,6 +55,25 @@ def test_both_networks_begin_from_the_same_weights(digits, tmp_path):
     assert all(torch.allclose(first[name], second[name], atol=1e-8) for name in names)
 
 
+def test_the_papers_network_without_weights_and_an_outer_network_of_another_kind(digits, tmp_path):
+    two = Config(steps=2, eval_every=1, batch_size=4, mu=1, network="efficientnet-b0")
+    outer = Config(steps=4, eval_every=2, batch_size=4, mu=1, network="small")
+    run = kd_fixmatch(digits, two, CPU, outer_config=outer, out=tmp_path / "run", tau_select=0.1, clustering="kmeans")
+    first, second = (Run(run.path / stage) for stage in ("outer", "inner"))
+    assert first.network().feat_dim == 64 and second.network().feat_dim == 1280
+    assert first.result["steps"] == 4 and run.result["steps"] == 2 and run.result["trusted"]["confident"]["rows"] > 0
+    assert run.config["train"]["network"] == "efficientnet-b0" and run.config["arguments"]["outer"]["train"]["network"] == "small"
+    again = kd_fixmatch(digits, two, CPU, outer=first, out=tmp_path / "again", tau_select=0.1, clustering="kmeans")
+    assert again.result["trusted"] == run.result["trusted"]
+
+
+def test_the_clustering_tells_how_far_it_is(whole, digits, tmp_path):
+    told = []
+    kd_fixmatch(digits, Config(steps=1, batch_size=2, mu=1), CPU, outer=Run(whole.path / "outer"), out=tmp_path / "run", tau_select=0.5,
+                progress=lambda done, total, what: told.append((done, total, what)))
+    assert told[0] == (0, 20_000, "clustering: step") and told[1][0] == 140
+
+
 def test_a_finished_recipe_is_returned_as_it_is(whole, digits):
     before = {path: path.stat().st_mtime_ns for path in whole.path.rglob("*")}
     again = kd_fixmatch(digits, SHORT, CPU, out=whole.path, **LOW)
@@ -63,8 +82,8 @@ def test_a_finished_recipe_is_returned_as_it_is(whole, digits):
 
 @pytest.mark.parametrize("stage", ["outer", "inner"])
 def test_a_stopped_recipe_goes_on_to_the_bit_and_does_no_stage_twice(stage, whole, digits, tmp_path):
-    def stop(which, snap):
-        if which == stage and snap.step == 40:
+    def stop(which, steps, snap):
+        if which == stage and snap.step == 40 and steps == 80:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Stopped, match=stage):
@@ -73,7 +92,7 @@ def test_a_stopped_recipe_goes_on_to_the_bit_and_does_no_stage_twice(stage, whol
     done = tmp_path / "run" / "outer" / "result.json"
     before = done.stat().st_mtime_ns if stage == "inner" else None
     seen = []
-    run = kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "run", live=lambda which, snap: seen.append((which, snap.step)), **LOW)
+    run = kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "run", live=lambda which, steps, snap: seen.append((which, snap.step)), **LOW)
     assert (stage, 60) in seen and (stage, 20) not in seen
     if stage == "inner":
         assert done.stat().st_mtime_ns == before and all(which == "inner" for which, _ in seen)

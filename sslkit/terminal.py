@@ -1,0 +1,120 @@
+"""What the command line is made of: a parser that makes flags from a function's annotations, and one line of progress."""
+import argparse
+import difflib
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from sslkit.errors import InputError, choose
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that names the nearest flag when it does not know one."""
+
+    def __init__(self, **options):
+        style = lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110)          # noqa: E731
+        super().__init__(allow_abbrev=False, formatter_class=style, **options)
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        values, unknown = self.parse_known_args(argv)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            if not word.startswith("-"):
+                self.error(f"unexpected word {word!r}")
+            near = difflib.get_close_matches(word, [s for a in self._actions for s in a.option_strings], n=1, cutoff=0.5)
+            self.error(f"unknown flag {word}" + (f": did you mean {near[0]}?" if near else ""))
+        return values
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
+
+    def _check_value(self, action: argparse.Action, value: Any):
+        try:
+            if action.choices is not None:
+                choose("value", value, action.choices)
+        except InputError as error:
+            raise argparse.ArgumentError(action, str(error)) from error
+
+    def add_parameters(self, function: Callable, title: str) -> None:
+        """A flag for each parameter of `function` (or dataclass), annotated Annotated[type, "help"]."""
+        group, hints = self.add_argument_group(title), get_type_hints(function, include_extras=True)
+        if inspect.isclass(function):
+            hints |= get_type_hints(function.__init__, include_extras=True)
+        for name, parameter in inspect.signature(function).parameters.items():
+            kind, text = get_args(hints[name])[:2] if get_origin(hints[name]) is Annotated else (hints[name], "")
+            kind = next((a for a in get_args(kind) if a is not type(None)), kind) if type(None) in get_args(kind) else kind
+            if "default" not in text:
+                given = ("no", "yes")[parameter.default] if kind is bool else parameter.default
+                text = f"{text[:-1]}; default: {given})" if text.endswith(")") else f"{text} (default: {given})"
+            flag, options = "--" + name.replace("_", "-"), {"default": parameter.default, "help": text.replace("%", "%%")}
+            if kind is bool:
+                action = "store_true" if parameter.default is False else argparse.BooleanOptionalAction
+                group.add_argument(flag, action=action, dest=name, **options).help = options["help"]     # the second adds to it
+            elif get_origin(kind) is Literal:
+                group.add_argument(flag, choices=get_args(kind), dest=name, **options)
+            else:
+                group.add_argument(flag, type=kind, dest=name, metavar={int: "N", float: "X"}.get(kind, "TEXT"), **options)
+
+
+def chosen(function: Callable, values: argparse.Namespace) -> dict[str, Any]:
+    """The values for the parameters of `function`."""
+    return {name: getattr(values, name) for name in inspect.signature(function).parameters}
+
+
+class ProgressLine:
+    """One line that is rewritten on a terminal; elsewhere a line of its own every 10 seconds."""
+
+    def __init__(self, steps: int, stream=None):
+        self.stream, self.width, self.told = stream or sys.stderr, 0, 0.0
+        self.live = self.stream.isatty()
+        self.start("", steps)
+
+    def start(self, what: str, steps: int) -> None:
+        """A run of `steps` steps begins."""
+        self.end()
+        self.what, self.steps, self.begin, self.first, self.acc = what, steps, time.monotonic(), None, None
+
+    def write(self, text: str, last: bool = False) -> None:
+        now = time.monotonic()
+        if self.live:
+            columns = os.get_terminal_size(self.stream.fileno()).columns or 80
+            text = (text if len(text) < columns else text.replace("  ", " "))[:columns - 1]       # a line that wraps cannot be rewritten
+            self.stream.write("\r" + text.ljust(self.width) + ("\n" if last else ""))
+            self.width = 0 if last else len(text)
+        elif last or now - self.told > 10:
+            self.stream.write(text + "\n")
+        else:
+            return
+        self.told = now
+        self.stream.flush()
+
+    def end(self) -> None:
+        """Go to a new line if one is being written."""
+        if self.width:
+            self.stream.write("\n")
+            self.width = 0
+
+    def loading(self, done: int, total: int, what: str) -> None:
+        self.write(f"{what} {done:,} of {total:,}", last=done == total)
+
+    def stage(self, what: str, steps: int, snap) -> None:
+        """A Snapshot of one stage of several: its name before the first."""
+        if what != self.what:
+            self.start(what, steps)
+            print(f"{what} network", file=self.stream)
+        self(snap)
+
+    def __call__(self, snap) -> None:
+        m, now = snap.metrics, time.monotonic()
+        self.first = self.first or (snap.step, now)
+        self.acc = m.get("test_acc", self.acc)
+        pace = (now - self.first[1]) / (snap.step - self.first[0]) if snap.step > self.first[0] else (now - self.begin) / max(1, snap.step)
+        left = round(pace * (self.steps - snap.step))
+        share = lambda v: "  -  " if v is None else f"{v:5.1%}"                 # noqa: E731
+        pseudo = "" if m["mask_rate"] is None else f"  kept {share(m['mask_rate'])}  pseudo {share(m['pseudo_label_acc'])}"
+        clock = (f"{left // 3600}:{left // 60 % 60:02}" if left >= 3600 else f"{left // 60}") + f":{left % 60:02}"
+        self.write(f"step {snap.step:,}/{self.steps:,}  loss {m['loss']:.3f}{pseudo}  test {share(self.acc)}  {clock} left",
+                   last=snap.step == self.steps)
