@@ -122,7 +122,8 @@ def cluster_classes(features: Tensor, labeled: Tensor, y: Tensor, num_classes: i
 
     labeled (m, D), y (m,): the labelled rows' features. dec and kmeans begin at the labelled centres, so that a cluster has a class from
     the start (matching: centers) or is given one afterwards (hungarian); spectral and dbscan know no classes. dbscan's radius is the 90th
-    percentile of the distances to the fifth neighbour (ours). InputError where spectral clustering would be given too many rows.
+    percentile of the distances to the fifth neighbour, of at most 10,000 rows (ours). InputError where spectral clustering would be given
+    too many rows.
     """
     from sklearn.cluster import DBSCAN, KMeans, SpectralClustering
     from sklearn.neighbors import NearestNeighbors
@@ -144,7 +145,8 @@ def cluster_classes(features: Tensor, labeled: Tensor, y: Tensor, num_classes: i
             warnings.simplefilter("ignore", UserWarning)                             # a graph in several parts: clusters are just that
             cluster = model.fit_predict(features.numpy())
     else:
-        fifth = NearestNeighbors(n_neighbors=min(6, len(features))).fit(features.numpy()).kneighbors()[0][:, -1]
+        some = features[::len(features) // 10_000 + 1]                               # a row is its own first neighbour
+        fifth = NearestNeighbors(n_neighbors=min(6, len(features))).fit(features.numpy()).kneighbors(some.numpy())[0][:, -1]
         cluster = DBSCAN(eps=float(torch.as_tensor(fifth).quantile(0.9)), min_samples=5).fit_predict(features.numpy())
     cluster = torch.as_tensor(cluster).long()
     if clustering in ("dec", "kmeans") and matching == "centers":
