@@ -121,7 +121,9 @@ def figures_folder() -> Path:
 
 
 def keep(name: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a table of equal rows as figures/NAME.csv, to be committed."""
+    """Write a table of equal rows as figures/NAME.csv, fractions rounded to four places, to be committed."""
+    rows = [{column: round(value, 4) if isinstance(value, float) else value for column, value in row.items()} for row in rows]
+
     def save(new: Path) -> None:
         with open(new, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")

@@ -32,7 +32,7 @@ class Figure(MatplotlibFigure):
     alt = ""
 
     def png(self) -> bytes:
-        """The picture's bytes; with a palette where its colours fit into one, a third of the size."""
+        """The picture's bytes, with a palette, half the size or less, where its colours fit into one, or nearly do: all but photographs."""
         with matplotlib.rc_context(STYLE):
             canvas = FigureCanvasAgg(self)
             canvas.draw()
@@ -43,6 +43,8 @@ class Figure(MatplotlibFigure):
             image_colors = np.asarray(image).reshape(-1, 3)[first]
             image = Image.fromarray(place.reshape(code.shape).astype(np.uint8))
             image.putpalette(image_colors.tobytes())
+        elif image.getcolors(4096):
+            image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         image.save(file, "PNG", compress_level=6)
         return file.getvalue()
 
@@ -167,7 +169,7 @@ def coverage(confidence, right, tau: float, *, chosen=None, name: str = "") -> F
             curve.plot(chosen.mean(), right[chosen].mean(), "D", color=COLORS[2], markersize=8, label=name)
             curve.legend(loc="lower left")
         curve.set_title(f"tau {tau:.2f}: {kept.sum():,} kept, {(kept & ~right).sum():,} wrong; "
-                        f"{name}: {chosen.sum():,}, {(chosen & ~right).sum():,} wrong", fontsize=10)
+                        f"{name}: {chosen.sum():,}, {(chosen & ~right).sum():,} wrong", fontsize=9)
     curve.set(xlabel="share kept (coverage)", ylabel="accuracy of the kept", xlim=(0, 1.02), ylim=(accuracy.min() - 0.02, 1.005))
     curve.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
     for axis in (curve.xaxis, curve.yaxis):
@@ -208,7 +210,9 @@ def _map(axis, points, label, classes, *, marked, title, marked_name) -> None:
             axis.text(*np.median(mine, 0), name, ha="center", va="center", fontsize=15, fontweight="bold", color=palette[c % len(palette)],
                       path_effects=[matplotlib.patheffects.withStroke(linewidth=4, foreground="white")])
     if marked is not None:
-        axis.scatter(*points[marked].T, s=48, facecolors="none", edgecolors="black", linewidths=1.1, label=marked_name)
+        rings = points[marked]
+        size, width = (48, 1.1) if len(rings) < 60 else (20, 0.6)
+        axis.scatter(*rings.T, s=size, facecolors="none", edgecolors="black", linewidths=width, label=marked_name)
     axis.set_title(title)
     bare(axis)
 
@@ -228,7 +232,8 @@ def panels(lines: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]], *, xlab
             axis.plot(x, y, label=name)
         axis.set(title=title, xlabel=xlabel, ylim=(low, 1.01))
         axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-    axes.flat[-1].legend(loc="lower right")
+    most = max(axes.flat, key=lambda axis: len(axis.lines))
+    axes.flat[-1].legend(handles=most.lines, loc="lower right")
     return figure
 
 
@@ -333,7 +338,7 @@ def spread(values: Mapping, xlabel: str, *, title: str = "", limits: tuple[float
                       linestyle="none" if any(isinstance(x, str) for x in xs) else "-",
                       label=name or ("mean and std, dots: seeds" if several else "one seed"))
     axis.set(title=title, ylim=limits)
-    axis.legend(loc="best" if named else "lower right")
+    axis.legend(loc="best")
     if beside:
         axes[0, 1].plot([xs.index(x) for x in beside[1]], list(beside[1].values()), "D--", color=COLORS[5], linewidth=1, markersize=7)
         axes[0, 1].set(title=beside[0])

@@ -1,11 +1,11 @@
-"""A store of its own for every test session, so that no test finds a run that somebody trained before; kernels inherit it."""
+"""A store of its own for every test session, so that no test finds a run that somebody trained before; kernels and workers inherit it."""
 import os
 import shutil
 import tempfile
 
-STORE = tempfile.mkdtemp(prefix="sslkit-tests-")
-os.environ.update(SSLKIT_RUNS=f"{STORE}/runs", SSLKIT_CACHE=f"{STORE}/cache", SSLKIT_HEADLESS="1", PYTHONHASHSEED="0",
-                  OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")     # one thread: the tests' own processes share the cores
+STORE = os.environ.get("SSLKIT_TEST_STORE") or tempfile.mkdtemp(prefix="sslkit-tests-")
+os.environ.update(SSLKIT_TEST_STORE=STORE, SSLKIT_RUNS=f"{STORE}/runs", SSLKIT_CACHE=f"{STORE}/cache", SSLKIT_HEADLESS="1",
+                  PYTHONHASHSEED="0", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")     # one thread: the workers share the cores
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -15,8 +15,16 @@ from sslkit.data import load, split  # noqa: E402
 torch.set_num_threads(1)
 
 
-def pytest_unconfigure():
-    shutil.rmtree(STORE, ignore_errors=True)
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):          # the workers' own ends come first
+        shutil.rmtree(STORE, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    """The lessons, in the browser and in nbval, share their runs: all of them in one worker, one after another."""
+    for item in items:
+        if item.path.suffix == ".ipynb" or item.path.stem == "test_browser":
+            item.add_marker(pytest.mark.xdist_group("lessons"))
 
 
 @pytest.fixture(scope="session")

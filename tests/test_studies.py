@@ -1,0 +1,51 @@
+"""The tables that lessons keep: what they measure is what the runs measured, and nothing is trained twice."""
+import pytest
+import torch
+
+from sslkit import studies
+from sslkit.methods import FixMatch
+from sslkit.records import PseudoLabels
+from sslkit.runs import fit
+from sslkit.train import Config, predict
+
+
+def test_early_labels_are_those_that_the_run_itself_saw(runs, digits):
+    config = Config(steps=120, eval_every=20, batch_size=8, mu=2)
+    run = fit(FixMatch(), digits, config)
+    confidence, right = studies.early(digits, config, 60)
+    kept, first = confidence >= 0.95, run.metrics[:3]
+    assert len(confidence) == 60 * 16
+    assert kept.float().mean().item() == pytest.approx(sum(m["mask_rate"] for m in first) / 3, abs=1e-6)
+    assert right.float().mean().item() == pytest.approx(sum(m["pseudo_label_acc_all"] for m in first) / 3, abs=1e-6)
+
+
+def test_a_weak_outer_network_is_the_teacher_at_that_step(runs, digits):
+    config = Config(steps=60, eval_every=20, batch_size=8, mu=2)
+    p, features = studies.weak_outer(digits, config, 60)
+    expected = predict(fit(FixMatch(), digits, config).network(), digits.images, digits)
+    assert torch.allclose(p, expected[0], atol=1e-5) and torch.allclose(features, expected[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [0, 0.1, 0.4, 1])
+def test_noise_changes_that_share_of_the_labels_into_other_classes(rate):
+    label = torch.where(torch.arange(600) % 3 == 0, -1, torch.arange(600) % 10)
+    noisy = studies.noisy(PseudoLabels(label, torch.ones(600), {}, "x"), rate, 10, 5).label
+    assert int((noisy != label).sum()) == round(rate * 400) and torch.equal(noisy < 0, label < 0) and noisy.max() < 10
+    assert torch.equal(noisy, studies.noisy(PseudoLabels(label, torch.ones(600), {}, "x"), rate, 10, 5).label)
+
+
+def test_as_many_rows_by_confidence():
+    confidence, right = torch.tensor([0.2, 0.9, 0.8, 0.5]), torch.tensor([True, True, False, False])
+    assert studies.top(confidence, right, 0.25) == 1 and studies.top(confidence, right, 0.5) == 0.5 and studies.top(confidence, right, 1) == 0.5
+
+
+@pytest.mark.parametrize("study", studies.KD_FIXMATCH)
+def test_a_study_is_a_table_and_trains_nothing_twice(study, runs, capsys):
+    rows = studies.KD_FIXMATCH[study](20, [3], 12)
+    assert len({tuple(row) for row in rows}) == 1 and all(row["seed"] == 3 and row["steps"] == 12 for row in rows)
+    assert len(rows) == {"methods": 1, "noise": 4, "thresholds": 12, "labels": 4}[study]
+    accuracies = [v for row in rows for k, v in row.items() if k in ("fixmatch", "kd_dec", "ce", "sce", "test_acc")]
+    assert accuracies and all(0 <= v <= 1 for v in accuracies)
+    capsys.readouterr()
+    again = studies.KD_FIXMATCH[study](20, [3], 12)
+    assert str(again) == str(rows) and " 0 trained" in capsys.readouterr().out        # str: NaN where nothing was kept
