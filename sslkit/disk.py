@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sslkit.errors import InputError
+from sslkit.errors import Busy, InputError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -67,7 +67,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; InputError if another process does. The lock goes with the process, however it ends."""
+    """Hold the run's folder; Busy if another process does. The lock goes with the process, however it ends."""
     try:
         import fcntl
     except ImportError:                     # Windows: no lock, as before there was one
@@ -81,7 +81,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"another process is training in {folder}") from error
+            raise Busy(f"another process is training in {folder}") from error
         except OSError:                     # a file system without locks
             pass
         yield

@@ -7,6 +7,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is one clear sentence for them; the command line exits with code 2."""
 
 
+class Busy(InputError):
+    """Another process is at work there."""
+
+
 def choose(what: str, name: str, known: Iterable[str]) -> str:
     """`name` if it is one of `known`, else an InputError that says which `what` is nearest and which there are."""
     known = tuple(known)

@@ -16,7 +16,7 @@ import sslkit
 from sslkit import plots
 from sslkit.data import SSLData
 from sslkit.disk import write_atomically, write_json
-from sslkit.errors import require
+from sslkit.errors import Busy, require
 from sslkit.methods.base import Method
 from sslkit.runs import Run, Stopped, fit, record, run_path, store
 from sslkit.train import Config, Machine
@@ -65,6 +65,19 @@ class Live:
             self.shown.update(figure)
 
 
+def patient_fit(method: Method, data: SSLData, config: Config, live: Callable | None = None) -> Run:
+    """fit(), which waits while another process trains the same run: two notebooks may be open."""
+    waiting = False
+    while True:
+        try:
+            return fit(method, data, config, live=live)
+        except Busy as busy:
+            if not waiting:
+                print(f"{busy}: waiting for it", flush=True)
+            waiting = True
+            time.sleep(1)
+
+
 def fit_once(method: Method, data: SSLData, config: Config = Config()) -> Run:
     """The finished run of these settings: from the store where some lesson has trained it before, else trained now, live.
 
@@ -75,7 +88,7 @@ def fit_once(method: Method, data: SSLData, config: Config = Config()) -> Run:
     run = Run(run_path(record(method, data, resolved)))
     known = run.result is not None
     try:
-        run = fit(method, data, config, live=Live(resolved.steps, name))
+        run = patient_fit(method, data, config, Live(resolved.steps, name))
     except Stopped as stop:
         print(f"{stop}: run the cell again")
         raise
@@ -103,7 +116,7 @@ def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Has
             print(line, flush=True)
             told = now
         try:
-            runs[key] = fit(method, data, config)
+            runs[key] = patient_fit(method, data, config)
         except Stopped as stop:
             print(f"{stop}; {k - 1} of {len(jobs)} runs are finished: run the cell again")
             raise

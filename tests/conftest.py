@@ -20,11 +20,14 @@ def pytest_unconfigure(config):
         shutil.rmtree(STORE, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)                     # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items):
-    """The lessons, in the browser and in nbval, share their runs: all of them in one worker, one after another."""
+    """A lesson's cells share a kernel, its browser test has trained its runs: one after another in one worker."""
     for item in items:
-        if item.path.suffix == ".ipynb" or item.path.stem == "test_browser":
-            item.add_marker(pytest.mark.xdist_group("lessons"))
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        elif item.path.stem == "test_browser":
+            item.add_marker(pytest.mark.xdist_group(item.callspec.params["lesson"].stem))
 
 
 @pytest.fixture(scope="session")

@@ -174,3 +174,20 @@ def test_exercises_check_themselves(capsys):
     assert capsys.readouterr().out.splitlines() == ["your turn: put your answer in place of None", "right"]
     with pytest.raises(AssertionError, match="a hint"):
         notebook.check(5, lambda a: a == 4, "a hint")
+
+
+def test_two_notebooks_that_want_the_same_run_train_it_once(runs, digits, tmp_path):
+    """The second waits, and finds it."""
+    import subprocess
+    import sys
+    code = """
+from sslkit import Config, FixMatch, load, notebook, split
+notebook.fit_once(FixMatch(), split(load("digits"), 20, 0), Config(steps=150, eval_every=50, batch_size=8, mu=2))
+"""
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    (run,) = [path for path in store().iterdir() if (path / "config.json").exists()]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    waited = [out for out, _ in said if "waiting for it" in out or "found in the store" in out]
+    assert len(waited) >= 1
