@@ -1,4 +1,4 @@
-"""sslkit train | runs | reproduce | lab | bench: the command line. Exit code 2: something given cannot be used; 130: stopped."""
+"""sslkit train | runs | reproduce | lab | label | bench: the command line. Exit code 2: something given cannot be used; 130: stopped."""
 import argparse
 import inspect
 import json
@@ -18,6 +18,7 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
   runs           what was run, newest first
   reproduce      run the lessons, leave notebooks, figures and a summary page
   lab            open JupyterLab in the lessons
+  label FILES    labels for embeddings of any encoder, from a few labels
   bench          what one training step costs
   --version
 
@@ -228,6 +229,30 @@ def lab(argv: list[str]) -> int:
     return subprocess.call([sys.executable, "-m", "jupyterlab", *rest], cwd=folder, env=environment)
 
 
+def label(argv: list[str]) -> int:
+    """sslkit label."""
+    from sslkit import label as room
+
+    parser = Parser(prog="sslkit label", description=inspect.getdoc(room.label).split("\n\n")[0])
+    parser.add_argument("embeddings", metavar="EMBEDDINGS", help="a table of numbers, .npy")
+    parser.add_argument("labels", metavar="LABELS", help="a .csv file with a column `label`")
+    parser.add_parameters(room.label, "how", leave_out=("embeddings", "labels", "progress"))
+    parser.add_argument("--json", action="store_true", help="print one line of JSON: k, curve, rounds, copied and the rest")
+    values = parser.parse(argv)
+    line = ProgressLine(0)
+    try:
+        info = room.label(values.embeddings, values.labels, values.k, values.mode, values.metric, values.out, line.loading)
+    finally:
+        line.end()
+    if values.json:
+        print(json.dumps(info))
+        return 0
+    for k, accuracy in info["curve"].items():
+        print(f"k {k:3}: {accuracy:.1%} of the hidden labels found" + (" (chosen)" if k == info["k"] else ""))
+    print(f"k {info['k']}, {info['rounds']:,} rounds, {info['copied']:,} labels copied where no row had a labelled neighbour: {values.out}")
+    return 0
+
+
 def bench(argv: list[str]) -> int:
     """sslkit bench."""
     from sslkit import bench as room
@@ -242,7 +267,7 @@ def bench(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "runs": runs, "reproduce": reproduce, "lab": lab, "bench": bench}
+COMMANDS = {"train": train, "runs": runs, "reproduce": reproduce, "lab": lab, "label": label, "bench": bench}
 
 
 def main(argv: list[str] | None = None) -> int:

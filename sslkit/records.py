@@ -51,6 +51,7 @@ class PseudoLabels(NamedTuple):
     weight: Tensor                # (N,)          0 to 1, 0 where it says nothing
     info: dict[str, Any]          # counts and settings, to be recorded
     source: str                   # which labeler
+    rows: dict[str, Tensor] = {}  # what else it says of each row, (N,) each
 
 
 class Snapshot(NamedTuple):

@@ -38,12 +38,14 @@ class Parser(argparse.ArgumentParser):
         except InputError as error:
             raise argparse.ArgumentError(action, str(error)) from error
 
-    def add_parameters(self, function: Callable, title: str) -> None:
+    def add_parameters(self, function: Callable, title: str, leave_out: tuple[str, ...] = ()) -> None:
         """A flag for each parameter of `function` (or dataclass), annotated Annotated[type, "help"]."""
         group, hints = self.add_argument_group(title), get_type_hints(function, include_extras=True)
         if inspect.isclass(function):
             hints |= get_type_hints(function.__init__, include_extras=True)
         for name, parameter in inspect.signature(function).parameters.items():
+            if name in leave_out:
+                continue
             kind, text = get_args(hints[name])[:2] if get_origin(hints[name]) is Annotated else (hints[name], "")
             kind = next((a for a in get_args(kind) if a is not type(None)), kind) if type(None) in get_args(kind) else kind
             if "default" not in text:

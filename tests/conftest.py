@@ -1,5 +1,6 @@
 """A store of its own for every test session, so that no test finds a run that somebody trained before; kernels and workers inherit it."""
 import os
+import re
 import shutil
 import tempfile
 
@@ -9,6 +10,7 @@ os.environ.update(SSLKIT_TEST_STORE=STORE, SSLKIT_RUNS=f"{STORE}/runs", SSLKIT_C
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 from sslkit.data import load, split  # noqa: E402
 
@@ -20,14 +22,16 @@ def pytest_unconfigure(config):
         shutil.rmtree(STORE, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)                     # before pytest-xdist looks for groups
-def pytest_collection_modifyitems(items):
-    """A lesson's cells share a kernel, its browser test has trained its runs: one after another in one worker."""
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        elif item.path.stem == "test_browser":
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["lesson"].stem))
+class ByLesson(LoadScopeScheduling):
+    """Workers take a file at a time, or a lesson: its cells share a kernel, and its browser test has trained its runs."""
+
+    def _split_scope(self, nodeid):
+        lesson = re.search(r"(?:test_browser.*\[|notebooks/)(\w+)", nodeid)
+        return lesson[1] if lesson else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByLesson(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,7 @@ def test_lesson_runs_and_its_sliders_move_their_pictures(lab, browser, lesson):
             knob.focus()
             for _ in range(3):
                 page.keyboard.press("ArrowLeft")
-            wait_until(lambda: picture() != before, 15, f"slider {sliders + 1} changes its picture")      # noqa: B023
+            wait_until(lambda: picture() != before, 40, f"slider {sliders + 1} changes its picture")      # noqa: B023
             sliders += 1
             continue
         now = panel.evaluate("e => { e.scrollBy(0, e.clientHeight * 0.8); return e.scrollTop }")

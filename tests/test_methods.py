@@ -15,9 +15,10 @@ from sslkit.records import Batch, Out, Spec
 B, MU, C = 6, 3, 5
 # a value of each hyper-parameter that must change the loss of some batch
 OTHER = {"tau": 0.3, "lambda_u": 3.0, "passes": "joint", "lambda_in": 3.0, "alpha": 0.5, "t": 0.4, "memory": "teacher",
-         "bank_momentum": 0.2, "da_length": 1, "p_hat": False, "q_hat": False, "legacy_bank_norm": True, "loss": "sce", "a": 3.0, "b": 3.0}
+         "bank_momentum": 0.2, "da_length": 1, "p_hat": False, "q_hat": False, "legacy_bank_norm": True, "loss": "sce", "a": 3.0, "b": 3.0,
+         "T": 1.0, "lambda_s": 3.0, "lambda_r": 3.0, "lambda_f": 3.0, "num_strong": 3, "m": 0.2, "max_tau": 0.0}
 # what else must be set for it to matter
-WITH = {"a": {"loss": "sce"}, "b": {"loss": "sce"}}
+WITH = {"a": {"loss": "sce"}, "b": {"loss": "sce"}, "max_tau": {"m": 0.2}}
 # arguments besides the default under which a method must keep the contract too
 ALSO = {"SimMatch": ({"memory": "teacher"}, {"memory": "eman"}), "KDFixMatch": ({"loss": "sce"},)}
 
@@ -80,16 +81,33 @@ def test_loss_is_finite_and_its_record_complete(kind):
 
 @with_unlabeled
 def test_unlabeled_term_has_a_gradient_through_the_strong_view_and_none_through_the_targets(kind):
-    method, nets = make(kind, tau=0.0)                                      # all rows are kept, or banks of random networks keep none
+    zero = {"tau": 0.0} if "tau" in inspect.signature(kind.func).parameters else {}      # keep all, or banks of random networks keep none
+    method, nets = make(kind, **zero)
     warm(method, confident(nets))
     batch = a_batch(method)
     batch = batch._replace(u=tuple(u.requires_grad_() for u in batch.u))
     step = method.loss(nets, batch, half)
     assert step.terms["unsup"] > 0 and step.mask.sum() > 0
-    assert all(step.terms[name] > 0 for name in step.terms.keys() - {"told"})
-    weak, strong = torch.autograd.grad(step.loss, batch.u, allow_unused=True)
-    assert strong.abs().sum() > 0
-    assert weak is None or weak.abs().sum() == 0
+    assert all(step.terms[name] > 0 for name in step.terms.keys() - {"told", "fair"})
+    weak, *strong = torch.autograd.grad(step.loss, batch.u, allow_unused=True)
+    assert all(view.abs().sum() > 0 for view in strong)
+    if kind.func not in MIXING:
+        assert weak is None or weak.abs().sum() == 0
+
+
+MIXING = (methods.MixMatch, methods.ReMixMatch)      # every view is in what the student is trained on
+
+
+@pytest.mark.parametrize("kind", MIXING)
+def test_targets_of_mixed_rows_carry_no_gradient(kind):
+    """Where nothing is mixed in, the weak views' targets have no gradient left to give: all of it comes through the mixed rows."""
+    method, nets = make(kind)
+    confident(nets)
+    batch = a_batch(method)
+    own = torch.arange(len(batch.draws["lam"]))
+    batch = batch._replace(draws=batch.draws | {"permutation": own}, u=tuple(u.requires_grad_() for u in batch.u))
+    q = method.loss(nets, batch, half).q
+    assert not q.requires_grad and q.grad_fn is None
 
 
 @pytest.mark.parametrize("kind", methods.ALL, ids=lambda kind: kind.__name__)
@@ -111,6 +129,13 @@ def test_every_hyper_parameter_changes_the_loss_on_some_batch(kind):
         assert changed, name
 
 
+def permuted(draws, rows, u):
+    """The same draws for permuted rows: `rows` of x and all views of u, `u` of one."""
+    if "permutation" in draws:
+        draws = draws | {"lam": draws["lam"][rows], "permutation": rows.argsort()[draws["permutation"][rows]]}
+    return {name: draw[u] if name == "quarters" else draw for name, draw in draws.items()}
+
+
 @every
 def test_permuting_rows_changes_nothing(kind):
     method, nets = make(kind)
@@ -119,7 +144,7 @@ def test_permuting_rows_changes_nothing(kind):
     before = method.loss(nets, batch, half)
     x, u = torch.randperm(B), torch.randperm(MU * B)
     shuffled = Batch(batch.x[x], batch.y[x], tuple(v[u] for v in batch.u), batch.i[x], batch.j[u],
-                     {k: v[x] if len(v) == B else v[u] for k, v in batch.draws.items()})
+                     permuted(batch.draws, torch.cat((x, *(B + k * MU * B + u for k in range(len(batch.u))))), u))
     method, nets = make(kind)
     warm(method, confident(nets))
     after = method.loss(nets, shuffled, half)

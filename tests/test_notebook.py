@@ -74,7 +74,7 @@ def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits,
             for alpha in (0.5, 1.0) for seed in (0, 1)}
     trained, fit = [], notebook.fit
 
-    def interrupted(method, data, config):
+    def interrupted(method, data, config, live=None):
         if len(trained) == 2:
             stopped = Run("somewhere")
             raise Stopped(stopped, 6, 12)

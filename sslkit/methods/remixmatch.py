@@ -1,0 +1,93 @@
+"""ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation Anchoring (Berthelot et al., ICLR 2020,
+arXiv 1911.09785).
+
+MixMatch with three additions: the classes of the targets are brought into line with those of the labels (distribution alignment), a weak
+view labels several strong ones (augmentation anchoring), and the network tells by how much an image was turned.
+
+    q    = sharpen(N(p(a(u)) (p_data + 1e-6) / (p_model + 1e-6)), T),  N normalises; p_model the mean of the last 128 batch means of
+           p(a(u)), at first 1/C; p_data the labelled batches' class shares, an average of decay .999 from 1/C
+    rows = x, a(u), S_1(u) .. S_V(u) with targets y, q .. q, mixed as in MixMatch
+    L    = mean H(y', p(x')) + lambda_u w mean H(q', p(u')) + lambda_s w mean H(q, p(S_1)) + lambda_r mean H(r, p_rot(R(S_1)))
+
+w = min(1, 64 k/K); S_1 is not mixed in the last two; R turns each image by r quarters of a circle, a quarter of the batch by each.
+
+Differs from the paper:
+1. Strong views are RandAugment's, not CTAugment's; there are 2 by default, the paper's code has 8, TorchSSL and USB 2.
+2. One forward for the mixed rows, one for S_1 and the turned ones, each normalised by its own; the running statistics follow the weak
+   views, as in MixMatch here.
+3. FixMatch's protocol; mu as for the other methods by default, in the paper 1 (--mu 1).
+4. p_data is estimated from the labelled batches, as in its code; where labels are drawn evenly over the classes it stays near 1/C.
+"""
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslkit.errors import require
+from sslkit.methods.base import Method, not_negative
+from sslkit.nets import Nets
+from sslkit.ops import mixup, mixup_draws, sharpen
+from sslkit.records import Batch, Spec, Step
+
+QUEUE, DECAY = 128, 0.999
+
+
+def turned(images: Tensor, quarters: Tensor) -> Tensor:
+    """Images (n, c, H, H), each turned by its number of quarters of a circle (n,)."""
+    ways = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(4)])                            # (4, n, c, H, H)
+    return ways[quarters, torch.arange(len(images), device=images.device)]
+
+
+class ReMixMatch(Method):
+    """MixMatch with aligned class shares, several strong views of one target, and turned images."""
+
+    def __init__(self,
+                 T: Annotated[float, "temperature of the sharpening, smaller is sharper (default and paper: 0.5)"] = 0.5,
+                 lambda_u: Annotated[float, "weight of the mixed unlabelled loss (default and paper: 1.5)"] = 1.5,
+                 lambda_s: Annotated[float, "weight of the loss of the first strong view, not mixed (default and paper: 0.5)"] = 0.5,
+                 lambda_r: Annotated[float, "weight of the rotation loss (default and paper: 0.5)"] = 0.5,
+                 alpha: Annotated[float, "of Beta(alpha, alpha), from which the shares of a mixture are drawn (default and paper: 0.75)"]
+                 = 0.75,
+                 num_strong: Annotated[int, "strong views V of an image (default: 2; paper: 8)"] = 2):
+        super().__init__()
+        not_negative(lambda_u=lambda_u, lambda_s=lambda_s, lambda_r=lambda_r)
+        for name, value in (("T", T), ("alpha", alpha)):
+            require(0 < value < float("inf"), f"{name} is {value:g}, it must be a finite number above 0")
+        require(num_strong >= 1, f"num_strong is {num_strong}, it must be at least 1")
+        self.T, self.lambda_u, self.lambda_s, self.lambda_r, self.alpha = T, lambda_u, lambda_s, lambda_r, alpha
+        self.num_strong, self.views = num_strong, ("weak", *("strong",) * num_strong)
+
+    def setup(self, spec: Spec) -> dict[str, nn.Module]:
+        """The last batch means, the labelled shares; and the rotation head."""
+        self.register_buffer("queue", torch.full((QUEUE, spec.num_classes), 1 / spec.num_classes))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("p_data", torch.full((spec.num_classes,), 1 / spec.num_classes))
+        return {"rot": nn.Linear(spec.feat_dim, 4)}
+
+    def draw(self, g: torch.Generator, n_x: int, n_u: int) -> dict[str, Tensor]:
+        return {**mixup_draws(g, n_x + (1 + self.num_strong) * n_u, self.alpha), "quarters": torch.arange(n_u) % 4}
+
+    def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
+        (weak,) = nets(batch.u[0], grad=False)
+        p = weak.logits.softmax(1)                                                                    # (mu*B, C)
+        aligned = p * (self.p_data + 1e-6) / (self.queue.mean(0) + 1e-6)
+        q = sharpen(aligned / aligned.sum(1, keepdim=True), self.T)
+
+        y = F.one_hot(batch.y, p.shape[1]).to(q.dtype)
+        targets = torch.cat((y, *(q,) * len(batch.u)))
+        n, draws, rows = len(batch.x), batch.draws, torch.cat((batch.x, *batch.u))
+        mixed, targets = (mixup(a, draws["permutation"], draws["lam"]) for a in (rows, targets))
+        x, u = nets(mixed[:n], mixed[n:], bn="batch")
+        strong, rotated = nets(batch.u[1], turned(batch.u[1], draws["quarters"]), bn="batch")
+
+        l_s, l_u = F.cross_entropy(x.logits, targets[:n]), F.cross_entropy(u.logits, targets[n:])
+        l_1, l_rot = F.cross_entropy(strong.logits, q), F.cross_entropy(rotated.heads["rot"], draws["quarters"])
+        if self.training:
+            self.queue.index_copy_(0, (self.pushed % QUEUE).view(1), p.mean(0, keepdim=True))
+            self.pushed.add_(1)
+            self.p_data.lerp_(y.mean(0), 1 - DECAY)
+        ramp = (64 * progress).clamp(max=1)
+        return Step(l_s + ramp * (self.lambda_u * l_u + self.lambda_s * l_1) + self.lambda_r * l_rot,
+                    {"sup": l_s.detach(), "unsup": l_u.detach(), "anchor": l_1.detach(), "rot": l_rot.detach()},
+                    q, torch.ones_like(q[:, 0]))
