@@ -14,7 +14,7 @@ from sslkit.terminal import Parser, ProgressLine, chosen
 
 USAGE = """usage: sslkit COMMAND [FLAGS]
 
-  train METHOD   one run: supervised, fixmatch, simmatch, kd-fixmatch
+  train METHOD   one run: supervised, mixmatch, remixmatch, fixmatch, freematch, simmatch, kd-fixmatch; --hdl on any of them
   runs           what was run, newest first
   reproduce      run the lessons, leave notebooks, figures and a summary page
   lab            open JupyterLab in the lessons
@@ -56,6 +56,16 @@ def recipe_flags(outer: Annotated[str | None, "folder of a finished fixmatch run
     """The flags of kd-fixmatch that are not its inner network's."""
 
 
+def hdl_flags(hdl: Annotated[bool, "then label all images from the network's embeddings and go on with those labels for a third of the "
+                             "steps; and beside it with the network's own labels"] = False,
+              hdl_k: Annotated[str, "neighbours of an image, a whole number, or auto: the one of 1 3 5 10 20 50 by which hidden labels are "
+                               "found best (default: auto)"] = "auto",
+              hdl_mode: Annotated[Literal["layer", "exact"], "label all images with equally many labelled neighbours together, or one at a "
+                                  "time (default: layer)"] = "layer",
+              hdl_metric: Annotated[Literal["cosine", "euclidean"], "how similarity is measured (default and paper: cosine)"] = "cosine"):
+    """The flags of HDL, on any method but kd-fixmatch."""
+
+
 def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
     from sslkit import methods, recipes
@@ -77,7 +87,7 @@ def train(argv: list[str]) -> int:
     run_flags.add_argument("--resume", action="store_true", help="go on with the stopped run in that folder")
     run_flags.add_argument("--json", action="store_true", help="print one line of JSON last: method, data, labels, seed, steps, test_acc, "
                            "test_acc_median20, pseudo_label_acc, mask_rate (fractions), seconds, run" + ", trusted, outer" * staged)
-    recipe = [(recipe_flags, "the outer network and its trusted labels")] if staged else []
+    recipe = [(recipe_flags, "the outer network and its trusted labels") if staged else (hdl_flags, "labels from embeddings")]
     for function, title in ((data_flags, "data"), *recipe, (kind, "method"), (Config, "training"), (Machine, "machine")):
         if inspect.signature(function).parameters:
             parser.add_parameters(function, title)
@@ -102,6 +112,10 @@ def train(argv: list[str]) -> int:
         first = replace(given, network=values.outer_network or given.network).resolve(data, machine.torch_device())
         select = {name: getattr(values, name) for name in ("tau_select", "clustering", "matching")}
         new = recipes.kd_fixmatch_record(data, config, outer, method, first, **select)
+    elif values.hdl:
+        k = int(values.hdl_k) if values.hdl_k.isdecimal() else values.hdl_k
+        select = {"k": k, "mode": values.hdl_mode, "metric": values.hdl_metric}
+        new = recipes.hdl_record(method, data, config, **select)
     else:
         new = record(method, data, config)
     run = begun(values, new)
@@ -110,6 +124,8 @@ def train(argv: list[str]) -> int:
         if staged:
             run = recipes.kd_fixmatch(data, config, machine, outer=outer, inner=method, outer_config=first, **select, out=run.path,
                                       live=line.stage, progress=line.loading)
+        elif values.hdl:
+            run = recipes.hdl_on(method, data, given, machine, **select, out=run.path, live=line.stage, progress=line.loading)
         else:
             run = fit(method, data, config, machine, out=run.path, live=line)
     except Stopped as stop:
@@ -120,11 +136,19 @@ def train(argv: list[str]) -> int:
     finally:
         line.end()
     if staged:
-        found = run.result["trusted"]
-        said = [f"{found[name]['rows']:,}" + (f" ({found[name]['precision']:.1%} right)" if found[name]["precision"] is not None else "")
-                for name in ("confident", "trusted")]
+        said = quality_said(run.result["trusted"], "confident", "trusted")
         print(f"outer labels of confidence {values.tau_select:g} and more: {said[0]}; of them trusted: {said[1]}", file=sys.stderr)
+    elif values.hdl:
+        result, said = run.result, quality_said(run.result["labels_found"], "hdl", "control")
+        print(f"labels by HDL, k {result['labels_found']['k']}: {said[0]}; the network's own: {said[1]}\ntest accuracy before "
+              f"{result['base']['test_acc']:.1%}, after its own labels {result['control']['test_acc']:.1%}, after HDL's:", file=sys.stderr)
     return say(run, values.json)
+
+
+def quality_said(found: dict, *names: str) -> list[str]:
+    """How many labels and how many of them are right, in words, for each of the names."""
+    return [f"{found[name]['rows']:,}" + (f" ({found[name]['precision']:.1%} right)" if found[name]["precision"] is not None else "")
+            for name in names]
 
 
 def begun(values: argparse.Namespace, new: dict):

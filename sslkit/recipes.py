@@ -1,15 +1,19 @@
 """Training in stages, as plain functions around fit(): each stage is a run of its own in the recipe's folder, and can be resumed.
 
-    OUT/outer/       the outer network's run                 OUT/config.json   everything that decides the result
-    OUT/trusted.pt   the trusted subset                      OUT/result.json   the figures of all stages, only when finished
-    OUT/inner/       the inner network's run
+    OUT/config.json   everything that decides the result
+    OUT/result.json   the figures of all stages, only when finished
+
+    kd_fixmatch()     OUT/outer/ and OUT/inner/, the two networks' runs, between them OUT/trusted.pt, the trusted subset
+    hdl_on(method)    OUT/base/, the method's run; OUT/labels.pt; OUT/hdl/ and OUT/control/, which go on with labels from its embeddings and
+                      with its own
 """
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 
@@ -17,10 +21,12 @@ from sslkit.data import SSLData
 from sslkit.disk import cannot_write, write_atomically, write_json
 from sslkit.errors import choose, require
 from sslkit.folder import Progress
+from sslkit.hdl import Metric, Mode, hdl
 from sslkit.labelers import CLUSTERINGS, MATCHINGS, Clustering, Matching, cluster_agree, confident
-from sslkit.methods import FixMatch, KDFixMatch
+from sslkit.methods import HDL, FixMatch, KDFixMatch
 from sslkit.methods.base import Method, in_unit
 from sslkit.metrics import label_quality
+from sslkit.nets import Network
 from sslkit.records import PseudoLabels, Snapshot
 from sslkit.runs import Run, code_version, fit, record, run_path
 from sslkit.train import Config, Machine, predict
@@ -45,15 +51,9 @@ def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Mac
     config, outer_config = config.resolve(data, device), (outer_config or config).resolve(data, device)
     new = kd_fixmatch_record(data, config, outer, inner, outer_config, tau_select, clustering, matching)
 
-    whole = Run(out or run_path(new))
-    whole.check(new)
+    whole = opened(new, out)
     if whole.result is not None:
         return whole
-    try:
-        whole.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(whole.path, error) from error
-    write_json(whole.path / "config.json", new)
 
     def stage(name: str, method: Method, data: SSLData, config: Config) -> Run:
         return fit(method, data, config, machine, out=whole.path / name, live=live and partial(live, name, config.steps))
@@ -96,30 +96,109 @@ def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau:
 
     Its info has the counts and, from the hidden labels, for analysis alone: precision and rows a class of the confident and of the trusted.
     """
+    def find() -> dict:
+        p, features = (out.cpu() for out in predict(outer.network().to(machine.torch_device()), data.images, data))
+        found = cluster_agree(p, features, data.known.cpu(), tau=tau, clustering=clustering, matching=matching,
+                              seed=outer.config["train"]["seed"], progress=progress)
+        info = found.info | {"confident": quality(data, confident(p, tau)), "trusted": quality(data, found)}
+        if not info["confident"]["rows"]:
+            print(f"note: no row reaches tau_select {tau:g}: the inner network trains as FixMatch", file=sys.stderr)
+        elif not info["trusted"]["rows"]:
+            print(f"note: the clustering confirms none of {info['confident']['rows']} confident rows: the inner network trains as FixMatch",
+                  file=sys.stderr)
+        return {"label": found.label, "weight": found.weight, "info": info}
+
     asked = {"outer": outer.result, "split": data.hash, "tau_select": tau, "clustering": clustering, "matching": matching}
+    return PseudoLabels(**once(path, asked, find), source="cluster_agree")
+
+
+def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, k: int | Literal["auto"] = "auto",
+           mode: Mode = "layer", metric: Metric = "cosine", out: str | Path | None = None,
+           live: Callable[[str, int, Snapshot], None] | None = None, progress: Progress | None = None) -> Run:
+    """HDL on a method (Wu and Cui, arXiv 2404.17173): fit it, label all training images from the embeddings of its EMA network (hdl.hdl),
+    go on from that network with those labels (methods.HDL) for a third of the steps at 0.3 of the learning rate (ours). Beside it always
+    the control: the same continuation with the network's own labels, its most probable class of every image. Returns the recipe's Run.
+
+    k, mode, metric: see hdl.hdl; the embeddings are the pooled features. out, live, progress: as in kd_fixmatch(). What is finished is not
+    done again. Raises InputError as fit() and hdl() do, and where a class has no labelled image.
+    """
+    resolved = config.resolve(data, machine.torch_device())
+    later = replace(config, steps=max(1, resolved.steps // 3), lr=0.3 * resolved.lr)
+    whole = opened(hdl_record(method, data, resolved, k, mode, metric), out)
+    if whole.result is not None:
+        return whole
+
+    def stage(name: str, method: Method, data: SSLData, config: Config, initial: Network | None = None) -> Run:
+        steps = config.resolve(data, machine.torch_device()).steps
+        return fit(method, data, config, machine, out=whole.path / name, live=live and partial(live, name, steps), initial=initial)
+
+    base = stage("base", method, data, config)
+
+    def find() -> dict:
+        p, features = (out.cpu() for out in predict(base.network().to(machine.torch_device()), data.images, data))
+        ours, own = hdl(features, data.known.cpu(), k=k, mode=mode, metric=metric, progress=progress), confident(p, 0.0)
+        info = ours.info | {"hdl": quality(data, ours), "control": quality(data, own)}
+        return {"hdl": ours.label, "control": own.label, "rows": ours.rows, "info": info}
+
+    labels = once(whole.path / "labels.pt", {"base": base.result, "split": data.hash, "k": k, "mode": mode, "metric": metric}, find)
+    runs, every = {"base": base}, torch.ones(len(data.images))
+    for name in ("control", "hdl"):
+        told = data.told(PseudoLabels(labels[name], every, {}, name))
+        runs[name] = stage(name, HDL(), told, later, base.network())
+    seconds, of_stage = sum(run.result["seconds"] for run in runs.values()), ("test_acc", "test_acc_median20", "seconds", "steps")
+    write_json(whole.path / "result.json", runs["hdl"].result | {
+        "method": whole.config["method"], "steps": resolved.steps, "seconds": round(seconds, 2), "labels_found": labels["info"],
+        **{name: {key: runs[name].result[key] for key in of_stage} for name in ("base", "control")}})
+    return whole
+
+
+def hdl_record(method: Method, data: SSLData, config: Config, k: int | str, mode: str, metric: str) -> dict:
+    """config.json of the recipe; the configuration is resolved. InputError for what cannot be used."""
+    choose("mode", mode, get_args(Mode))
+    choose("metric", metric, get_args(Metric))
+    whole = isinstance(k, int) and not isinstance(k, bool) and k >= 1
+    require(k == "auto" or whole, f"k is {k!r}, it must be a whole number from 1 up, or auto")
+    require(k == "auto" or k < len(data.images), f"k is {k}, but there are only {len(data.images)} training images")
+    known = torch.bincount(data.y[data.labeled].cpu(), minlength=data.num_classes)
+    require(bool((known > 0).all()), f"class {data.classes[int(known.argmin())]!r} has no labelled image: HDL would never give its label")
+    new = record(method, data, config)
+    return new | {"method": f"{new['method']}+hdl", "code": code_version("hdl", "recipes"),
+                  "arguments": {**new["arguments"], "hdl_k": k, "hdl_mode": mode, "hdl_metric": metric}}
+
+
+def opened(new: dict, out: str | Path | None) -> Run:
+    """The recipe's folder for the record `new`, made if it is not there. InputError where it holds anything else."""
+    whole = Run(out or run_path(new))
+    whole.check(new)
+    if whole.result is None:
+        try:
+            whole.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(whole.path, error) from error
+        write_json(whole.path / "config.json", new)
+    return whole
+
+
+def quality(data: SSLData, labels: PseudoLabels) -> dict:
+    """How good the unlabelled images' labels are, by their hidden ones."""
+    rows = data.unlabeled.cpu()
+    return label_quality(labels.label[rows], data.y.cpu()[rows], data.num_classes)
+
+
+def once(path: Path, asked: dict, find: Callable[[], dict]) -> dict:
+    """What find() finds, as tensors and plain values: from `path` if it was found for the same `asked` before, else now, and written."""
     if path.exists():
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             if saved["asked"] == asked:
-                return PseudoLabels(saved["label"], saved["weight"], saved["info"], "cluster_agree")
-        except Exception as error:                    # cut off, or none of ours: found again below
-            print(f"note: {path} cannot be read ({type(error).__name__}), the trusted subset is found again", file=sys.stderr)
-    p, features = (out.cpu() for out in predict(outer.network().to(machine.torch_device()), data.images, data))
-    truth = data.y.cpu()
-    found = cluster_agree(p, features, data.known.cpu(), tau=tau, clustering=clustering, matching=matching,
-                          seed=outer.config["train"]["seed"], progress=progress)
-    rows = data.unlabeled.cpu()
-    info = found.info | {name: label_quality(label[rows], truth[rows], data.num_classes)
-                         for name, label in (("confident", confident(p, tau).label), ("trusted", found.label))}
-    if not info["confident"]["rows"]:
-        print(f"note: no row reaches tau_select {tau:g}: the inner network trains as FixMatch", file=sys.stderr)
-    elif not info["trusted"]["rows"]:
-        print(f"note: the clustering confirms none of {info['confident']['rows']} confident rows: the inner network trains as FixMatch",
-              file=sys.stderr)
+                return saved["found"]
+        except Exception as error:                    # cut off, or none of ours
+            print(f"note: {path} cannot be read ({type(error).__name__}), the labels are found again", file=sys.stderr)
+    found = find()
 
     def save(new: Path) -> None:
         with open(new, "wb") as file:
-            torch.save({"asked": asked, "label": found.label, "weight": found.weight, "info": info}, file)
+            torch.save({"asked": asked, "found": found}, file)
 
     write_atomically(path, save)
-    return found._replace(info=info)
+    return found

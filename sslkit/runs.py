@@ -199,14 +199,14 @@ def all_runs(folder: Path | None = None) -> list[Run]:
     return sorted(runs, key=lambda run: (run.path / "config.json").stat().st_mtime, reverse=True)
 
 
-def record(method: Method, data: SSLData, config: Config, start: Network | None = None) -> dict:
-    """config.json for a run of `method` on `data`, from the weights `start` if given, as it reads back; `config` is resolved."""
+def record(method: Method, data: SSLData, config: Config, initial: Network | None = None) -> dict:
+    """config.json for a run of `method` on `data`, from the weights `initial` if given, as it reads back; `config` is resolved."""
     more = {"channels": data.images.shape[1], "classes": data.classes}
-    if start is not None:
+    if initial is not None:
         digest = hashlib.sha256()
-        for value in start.state_dict().values():
+        for value in initial.state_dict().values():
             digest.update(value.cpu().numpy().tobytes())
-        more["start"] = digest.hexdigest()[:16]
+        more["initial"] = digest.hexdigest()[:16]
     return json.loads(json.dumps({**describe(method, data, config), **more, "code": code_version()}))
 
 
@@ -235,17 +235,17 @@ def changes(old: dict, new: dict) -> str:
 
 
 def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, out: str | Path | None = None,
-        live: Callable[[Snapshot], None] | None = None, start: Network | None = None) -> Run:
+        live: Callable[[Snapshot], None] | None = None, initial: Network | None = None) -> Run:
     """Train to the end and return the Run. A finished run of the same record is returned as it is, a stopped one goes on.
 
     out: its folder (default: found in the store by what decides the result). live: shown each Snapshot, may not change it.
-    start: a trained network of the same kind to begin from, as part of the record.
+    initial: a trained network of the same kind to begin from, as part of the record.
     Raises InputError where the folder holds another configuration, a damaged checkpoint or another process; Stopped on Ctrl-C and
     SIGTERM, after saving; FloatingPointError when the loss is no longer finite.
     """
     machine.apply()
     config = config.resolve(data, machine.torch_device())
-    new = record(method, data, config, start)
+    new = record(method, data, config, initial)
     run = Run(out or run_path(new))
     run.check(new)
     fresh = run.config is None
@@ -269,7 +269,7 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
         try:
             if fresh:
                 write_json(run.path / "config.json", new)
-            return _fit(run, method, data, config, machine, state, live, start and start.state_dict())
+            return _fit(run, method, data, config, machine, state, live, initial and initial.state_dict())
         except (InputError, FloatingPointError):
             if fresh and not run.metrics and not path.exists():      # nothing came of it: a learning rate far too large
                 shutil.rmtree(run.path, ignore_errors=True)
@@ -280,7 +280,7 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
             raise
 
 
-def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, state: dict | None, live, start: dict | None) -> Run:
+def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, state: dict | None, live, initial: dict | None) -> Run:
     """The part of fit() inside the lock: train, write as it goes, finish."""
     begin, before = time.monotonic(), state["seconds"] if state else 0.0
     done = [m for m in run.metrics if m["step"] <= state["step"]] if state else []       # lines after the checkpoint come again
@@ -293,7 +293,7 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
         return before + time.monotonic() - begin
 
     with stop_signals() as asked:
-        for snap in train(method, data, config, machine, state=state, start=start):
+        for snap in train(method, data, config, machine, state=state, initial=initial):
             if snap.evaluated:
                 run.log({"step": snap.step, **snap.metrics, "seconds": round(seconds(), 3)})
             if live:

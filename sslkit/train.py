@@ -279,11 +279,11 @@ def take_step(method: Method, nets: Nets, optimizer: torch.optim.Optimizer, feed
 
 
 def train(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
-          state: dict | None = None, start: dict[str, Tensor] | None = None) -> Iterator[Snapshot]:
+          state: dict | None = None, initial: dict[str, Tensor] | None = None) -> Iterator[Snapshot]:
     """Train `method` on `data` (split, see data.split); a Snapshot about every second and at each evaluation. Stop by `break`.
 
     state: what an earlier Snapshot's state() gave; training goes on from there, on a CPU with the same threads to the bit.
-    start: a network's state dict, for both networks to begin from instead of random weights; the method's heads begin anew.
+    initial: a network's state dict, for both networks to begin from instead of random weights; the method's heads begin anew.
     Raises InputError for settings out of range, FloatingPointError when the loss is no longer finite.
     """
     require(data.num_labeled > 0, "the data has no labelled rows yet: data.split(data, labels, seed) chooses them")
@@ -293,9 +293,11 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
     nets, optimizer, feed = set_up(method, data, config, machine)
     data, sums, start = feed.data, {}, 0
     parts = {"student": nets.student, "teacher": nets.teacher, "optimizer": optimizer, "method": method}
-    if start is not None:
+    if initial is not None:
         for net in (nets.student, nets.teacher):
-            net.load_state_dict({**net.state_dict(), **{name: value for name, value in start.items() if not name.startswith("heads.")}})
+            weights = net.state_dict()                       # changed in place: its version numbers stay with it
+            weights.update((name, value) for name, value in initial.items() if not name.startswith("heads."))
+            net.load_state_dict(weights)
     if state is not None:
         for name, part in parts.items():
             part.load_state_dict(copy.deepcopy(state[name]))         # SGD would go on in the caller's own tensors

@@ -568,3 +568,18 @@ def test_kd_fixmatch_is_stopped_and_goes_on(sslkit, runs, monkeypatch):
     monkeypatch.setattr(room.ProgressLine, "__call__", line)
     code, out, err = sslkit(*KD, "--resume")
     assert code == 0 and "outer network" not in err and "test accuracy" in out
+
+
+def test_hdl_on_a_method_from_the_command_line(sslkit, runs):
+    words = ["train", "freematch", *SHORT, "--hdl", "--hdl-k", 5]
+    code, out, err = sslkit(*words, "--json")
+    result = json.loads(out)
+    assert code == 0 and [key for key in KEYS if key not in result] == [] and result["method"] == "freematch+hdl"
+    assert all(f"{name} network" in err for name in ("base", "control", "hdl"))
+    assert "labels by HDL, k 5" in err and "test accuracy before" in err
+    code, out, err = sslkit(*words, "--json")
+    assert code == 0 and "finished already" in err and json.loads(out) == result
+    wrong = ("--hdl-k", "x", "k is 'x'"), ("--hdl-k", 5000, "only 1397"), ("--hdl-mode", "exac", "did you mean 'exact'")
+    for flag, value, message in wrong:
+        code, _, err = sslkit("train", "freematch", *SHORT, "--hdl", flag, value)
+        assert code == 2 and message in err

@@ -11,9 +11,10 @@ import torch
 from sslkit import methods
 from sslkit.data import load, split
 from sslkit.errors import InputError
-from sslkit.recipes import kd_fixmatch
+from sslkit.hdl import hdl
+from sslkit.recipes import hdl_on, kd_fixmatch
 from sslkit.runs import Run, Stopped, fit
-from sslkit.train import Config, Machine
+from sslkit.train import Config, Machine, predict
 
 CPU = Machine(device="cpu", threads=1)
 SHORT = Config(steps=80, eval_every=20, batch_size=16, mu=2)
@@ -41,7 +42,7 @@ def test_a_recipe_leaves_its_stages_and_the_figures_of_all(whole, digits):
     confident, trusted = result["trusted"]["confident"], result["trusted"]["trusted"]
     assert 0 < trusted["rows"] < confident["rows"] <= 1397 and sum(trusted["per_class"]) == trusted["rows"]
     assert 0 < confident["precision"] < trusted["precision"] <= 1 and result["trusted"]["tau_select"] == 0.5
-    saved = torch.load(whole.path / "trusted.pt", weights_only=True)
+    saved = torch.load(whole.path / "trusted.pt", weights_only=True)["found"]
     assert int((saved["label"] >= 0).sum()) == trusted["rows"]
     assert torch.equal(inner.checkpoint()["method"]["trusted"], saved["label"])
     assert figures(inner)[0]["told"] > 0
@@ -107,7 +108,7 @@ def test_a_stopped_recipe_goes_on_to_the_bit_and_does_no_stage_twice(stage, whol
 def test_a_killed_process_goes_on_where_it_was(whole, digits, tmp_path):
     code = f"""
 from sslkit import Config, Machine, load, split
-from sslkit.recipes import kd_fixmatch
+from sslkit.recipes import hdl_on, kd_fixmatch
 import sslkit.runs
 sslkit.runs.CHECKPOINT_SECONDS = 0
 kd_fixmatch(split(load("digits"), 20, 0), Config(steps=80, eval_every=20, batch_size=16, mu=2), Machine(device="cpu", threads=1),
@@ -131,7 +132,7 @@ def test_a_damaged_trusted_subset_is_found_again(whole, digits, tmp_path, capsys
     file = copy / "trusted.pt"
     file.write_bytes(file.read_bytes()[:200])
     run = kd_fixmatch(digits, SHORT, CPU, out=copy, **LOW)
-    assert run.result["trusted"] == whole.result["trusted"] and "the trusted subset is found again" in capsys.readouterr().err
+    assert run.result["trusted"] == whole.result["trusted"] and "the labels are found again" in capsys.readouterr().err
 
 
 def test_a_finished_outer_run_is_used_and_not_trained_again(whole, digits, tmp_path):
@@ -180,3 +181,76 @@ def test_another_configuration_in_the_folder_is_refused(whole, digits, tmp_path)
     with pytest.raises(InputError, match="holds no run .letter.txt"):
         kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "mine", **LOW)
     assert json.loads((whole.path / "config.json").read_text()) == whole.config
+
+
+# ---- HDL on a method
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory, digits):
+    """HDL on a short FixMatch that nothing interrupted."""
+    return hdl_on(methods.FixMatch(), digits, SHORT, CPU, k=5, out=tmp_path_factory.mktemp("hdl") / "whole")
+
+
+def test_hdl_leaves_its_stages_and_the_figures_of_all(labelled, digits):
+    base, control, ours = (Run(labelled.path / stage) for stage in ("base", "control", "hdl"))
+    assert labelled.config["method"] == "fixmatch+hdl" and base.config["method"] == "fixmatch" and ours.config["method"] == "hdl"
+    assert [run.result["steps"] for run in (base, control, ours)] == [80, 26, 26]
+    assert ours.config["train"]["lr"] == pytest.approx(0.03) and base.config["train"]["lr"] == 0.1
+    assert ours.config["initial"] == control.config["initial"] and ours.config["data"]["split"] != control.config["data"]["split"]
+    result = labelled.result
+    assert result["test_acc"] == ours.result["test_acc"] and result["steps"] == 80
+    assert result["base"]["test_acc"] == base.result["test_acc"] and result["control"]["test_acc"] == control.result["test_acc"]
+    found = result["labels_found"]
+    assert found["k"] == 5 and found["hdl"]["rows"] == found["control"]["rows"] == 1397, "equal coverage"
+    p, features = predict(base.network(), digits.images, digits)
+    expected = hdl(features, digits.known, k=5)
+    assert found["hdl"]["precision"] == pytest.approx((expected.label == digits.y).float().mean().item(), abs=1e-6)
+    assert found["control"]["precision"] == pytest.approx((p.argmax(1) == digits.y).float().mean().item(), abs=1e-6)
+    assert torch.equal(ours.checkpoint()["method"]["told"], expected.label)
+    assert torch.equal(control.checkpoint()["method"]["told"], p.argmax(1))
+
+
+def test_hdl_goes_on_from_the_ema_network(digits, tmp_path):
+    config = Config(steps=6, batch_size=8, mu=1)
+    run = hdl_on(methods.ReMixMatch(), digits, config, CPU, k=3, out=tmp_path / "run")            # whose rotation head is left behind
+    base = Run(run.path / "base").checkpoint()["teacher"]
+    frozen = fit(methods.HDL(), digits, Config(steps=1, batch_size=8, mu=1, lr=1e-12), CPU, out=tmp_path / "frozen",
+                 initial=Run(run.path / "base").network())
+    student = frozen.checkpoint()["student"]
+    assert all(torch.allclose(value, base[name], atol=1e-8) for name, value in student.items() if "running" not in name)
+    assert "heads.rot.weight" in base and "heads.rot.weight" not in student
+    other = fit(methods.HDL(), digits, Config(steps=1, batch_size=8, mu=1, lr=1e-12), CPU, out=tmp_path / "other")
+    assert other.config.get("initial") is None and "initial" in frozen.config
+
+
+@pytest.mark.parametrize("stage", ["base", "control", "hdl"])
+def test_a_stopped_hdl_goes_on_to_the_bit_and_does_no_stage_twice(stage, labelled, digits, tmp_path):
+    def stop(which, steps, snap):
+        if which == stage and snap.step == 20:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped, match=stage):
+        hdl_on(methods.FixMatch(), digits, SHORT, CPU, k=5, out=tmp_path / "run", live=stop)
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    run = hdl_on(methods.FixMatch(), digits, SHORT, CPU, k=5, out=tmp_path / "run")
+    assert all(path.stat().st_mtime_ns == at for path, at in done.items())
+    for part in ("base", "control", "hdl"):
+        assert figures(Run(run.path / part)) == figures(Run(labelled.path / part))
+    same = ("test_acc", "labels_found")
+    assert {key: run.result[key] for key in same} == {key: labelled.result[key] for key in same}
+
+
+@pytest.mark.parametrize("change, message", [({"k": 0}, "k is 0"), ({"k": "ato"}, "k is 'ato'"), ({"k": 2000}, "only 1397 training"),
+                                             ({"mode": "layers"}, "did you mean 'layer'"), ({"metric": "cos"}, "'cosine'")])
+def test_hdl_refuses_bad_input_before_anything_is_trained(change, message, digits, tmp_path):
+    with pytest.raises(InputError, match=message):
+        hdl_on(methods.FixMatch(), digits, SHORT, CPU, out=tmp_path / "a", **change)
+    assert not (tmp_path / "a").exists()
+
+
+def test_hdl_refuses_a_class_without_a_labelled_image(digits, tmp_path):
+    from dataclasses import replace
+    without = replace(digits, labeled=digits.labeled[digits.y[digits.labeled] != 3])
+    with pytest.raises(InputError, match="class '3' has no labelled image"):
+        hdl_on(methods.FixMatch(), without, SHORT, CPU, out=tmp_path / "a")

@@ -3,13 +3,14 @@ from sslkit.errors import choose
 from sslkit.methods.base import Method
 from sslkit.methods.fixmatch import FixMatch
 from sslkit.methods.freematch import FreeMatch
+from sslkit.methods.hdl import HDL
 from sslkit.methods.kd_fixmatch import KDFixMatch
 from sslkit.methods.mixmatch import MixMatch
 from sslkit.methods.remixmatch import ReMixMatch
 from sslkit.methods.simmatch import SimMatch
 from sslkit.methods.supervised import Supervised
 
-ALL: tuple[type[Method], ...] = (Supervised, MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch, KDFixMatch)
+ALL: tuple[type[Method], ...] = (Supervised, MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch, KDFixMatch, HDL)
 BY_NAME = {method.__name__.lower(): method for method in ALL}
 
 
