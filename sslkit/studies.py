@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 
 from sslkit.data import SSLData, load, split
+from sslkit.hdl import one_shot
 from sslkit.labelers import cluster_agree, confident
-from sslkit.methods import FixMatch, KDFixMatch
+from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
 from sslkit.metrics import label_quality
 from sslkit.notebook import fit_all
+from sslkit.recipes import hdl_on
 from sslkit.records import PseudoLabels
+from sslkit.runs import Run
 from sslkit.train import Config, predict, train
 
 Rows = list[dict[str, float | None]]
 WEAK_LABELS = 10                     # one of each digit
+HDL_BASES = (MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch)
 
 
 class Heard(FixMatch):
@@ -154,3 +158,28 @@ def kd_labels(labels: int, seeds: Sequence[int], steps: int) -> Rows:
 
 
 KD_FIXMATCH = {"methods": kd_methods, "noise": kd_noise, "thresholds": kd_thresholds, "labels": kd_labels}
+
+
+def hdl_gains(labels: int, seeds: Sequence[int], steps: int) -> Rows:
+    """A row a seed, columns for each base method: test accuracy before HDL, after it, and after the same continuation with the network's
+    own labels; the accuracy of HDL's labels, of the network's own, and of the vote of the k nearest labelled images at once; HDL's k.
+    """
+    rows = []
+    for seed in seeds:
+        data, row = split(load("digits"), labels, seed), {"seed": seed, "labels": labels, "steps": steps}
+        for method in HDL_BASES:
+            run, name = hdl_on(method(), data, Config(seed=seed, steps=steps)), method.__name__.lower()
+            result, found = run.result, run.result["labels_found"]
+            features = predict(Run(run.path / "base").network(), data.images, data)[1]
+            nearest = one_shot(features, data.known, min(found["k"], labels - 1))
+            row |= {f"{name}_base": result["base"]["test_acc"], f"{name}_hdl": result["test_acc"],
+                    f"{name}_control": result["control"]["test_acc"], f"{name}_labels_hdl": found["hdl"]["precision"],
+                    f"{name}_labels_own": found["control"]["precision"],
+                    f"{name}_labels_nearest": quality(data, "", nearest)["_precision"], f"{name}_k": found["k"]}
+            print(f"seed {seed}, {name}: {row[f'{name}_base']:.1%}, own labels {row[f'{name}_control']:.1%}, HDL {row[f'{name}_hdl']:.1%}",
+                  flush=True)
+        rows.append(row)
+    return rows
+
+
+HDL = {"gains": hdl_gains}
