@@ -87,7 +87,9 @@ class Naive:
         x = self.view("weak", data.labeled[i].tolist())
         u = tuple(self.view(kind, data.unlabeled[j].tolist()) for kind in self.method.views)
         rows = torch.tensor(i, device=self.device), torch.tensor(j, dtype=torch.int64, device=self.device)
-        batch = Batch(x, data.y[data.labeled[i]].to(self.device), u, *rows, {})
+        draws = self.method.draw(torch.Generator().manual_seed(step), len(i), len(j))
+        draws = {name: value.to(self.device) for name, value in draws.items()}
+        batch = Batch(x, data.y[data.labeled[i]].to(self.device), u, *rows, draws)
         self.optimizer.zero_grad()
         out = self.method.loss(self.nets, batch, torch.tensor(0.0, device=self.device))
         out.loss.backward()

@@ -162,7 +162,7 @@ def hdl_record(method: Method, data: SSLData, config: Config, k: int | str, mode
     known = torch.bincount(data.y[data.labeled].cpu(), minlength=data.num_classes)
     require(bool((known > 0).all()), f"class {data.classes[int(known.argmin())]!r} has no labelled image: HDL would never give its label")
     new = record(method, data, config)
-    return new | {"method": f"{new['method']}+hdl", "code": code_version("hdl", "recipes"),
+    return new | {"method": f"{new['method']}+hdl", "code": code_version("hdl", "neighbors", "recipes"),
                   "arguments": {**new["arguments"], "hdl_k": k, "hdl_mode": mode, "hdl_metric": metric}}
 
 

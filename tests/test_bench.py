@@ -16,7 +16,7 @@ KEYS = {"naive_ms", "bare_ms", "step_ms", "ratio", "speedup", "augment_images_pe
 SMALL = ["bench", "--net", "wrn-10-1", "--batch-size", "2", "--mu", "2", "--rounds", "2", "--device", "cpu", "--labels", "40"]
 
 
-@pytest.mark.parametrize("method", ["fixmatch", "supervised", "simmatch"])
+@pytest.mark.parametrize("method", ["fixmatch", "supervised", "simmatch", "remixmatch"])
 def test_figures_are_complete(method, capsys):
     assert main([*SMALL, "--method", method, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)

@@ -8,6 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from sslkit import hdl as room
 from sslkit.errors import InputError
 from sslkit.hdl import hdl, one_shot
+from sslkit.neighbors import checked, neighbors
 
 
 def case(seed, labelled=0.3):
@@ -62,18 +63,18 @@ def test_one_shot_agrees_with_the_reference(seed, metric):
 @pytest.mark.parametrize("k", [1, 7, 40])
 def test_neighbors_are_scikit_learns(k, metric):
     points = torch.randn(700, 12, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
-    index, similarity = room.neighbors(room.checked(points, torch.zeros(700, dtype=torch.int64), metric), k, metric)
+    index, similarity = neighbors(checked(points, torch.zeros(700, dtype=torch.int64), metric), k, metric)
     distance, expected = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(points.numpy()).kneighbors()
     assert np.array_equal(index, expected)
     assert np.allclose(similarity, 1 - distance if metric == "cosine" else -distance, atol=1e-6)
 
 
-def test_equally_near_rows_come_in_their_order_across_chunks(monkeypatch):
+def test_equally_near_rows_come_in_their_order():
     points = torch.zeros(40, 2, dtype=torch.float64)
     points[:, 0] = torch.arange(40) % 4                                    # ten rows at each of four places
-    index, _ = room.neighbors(points, 5, "euclidean")
+    index, _ = neighbors(points, 5, "euclidean")
     assert index[0].tolist() == [4, 8, 12, 16, 20] and index[8].tolist() == [0, 4, 12, 16, 20] and index[39].tolist() == [3, 7, 11, 15, 19]
-    index, _ = room.neighbors(points, 11, "euclidean")
+    index, _ = neighbors(points, 11, "euclidean")
     assert index[5].tolist() == [1, 9, 13, 17, 21, 25, 29, 33, 37, 0, 2]   # then the lowest of both sides
 
 
@@ -128,3 +129,11 @@ def test_a_zero_vector_is_a_point_like_others_under_euclidean():
 def test_one_label_a_class_means_k_five_and_no_curve():
     found = hdl(GOOD, KNOWN)
     assert found.info["k"] == 5 and found.info["curve"] == {}
+
+
+def test_votes_counted_in_parts_are_the_same(monkeypatch):
+    points, y, _ = case(2)
+    whole = hdl(torch.tensor(points), torch.tensor(y), k=3)
+    monkeypatch.setattr(room, "CELLS", 5)
+    parts = hdl(torch.tensor(points), torch.tensor(y), k=3)
+    assert torch.equal(whole.label, parts.label) and torch.equal(whole.rows["votes"], parts.rows["votes"])
