@@ -14,7 +14,7 @@ from sslkit.terminal import Parser, ProgressLine, chosen
 
 USAGE = """usage: sslkit COMMAND [FLAGS]
 
-  train METHOD   one run: supervised, mixmatch, remixmatch, fixmatch, freematch, simmatch, kd-fixmatch; --hdl on any of them
+  train METHOD   one run: supervised, mixmatch, remixmatch, fixmatch, freematch, simmatch, kd-fixmatch; --hdl on all but the last
   runs           what was run, newest first
   reproduce      run the lessons, leave notebooks, figures and a summary page
   lab            open JupyterLab in the lessons
@@ -86,7 +86,8 @@ def train(argv: list[str]) -> int:
     run_flags.add_argument("--out", metavar="DIR", help="its folder (default: a name of its own under $SSLKIT_RUNS or runs/)")
     run_flags.add_argument("--resume", action="store_true", help="go on with the stopped run in that folder")
     run_flags.add_argument("--json", action="store_true", help="print one line of JSON last: method, data, labels, seed, steps, test_acc, "
-                           "test_acc_median20, pseudo_label_acc, mask_rate (fractions), seconds, run" + ", trusted, outer" * staged)
+                           "test_acc_median20, pseudo_label_acc, mask_rate (fractions), seconds, run"
+                           + (", trusted, outer" if staged else "; with --hdl also labels_found, base, control"))
     recipe = [(recipe_flags, "the outer network and its trusted labels") if staged else (hdl_flags, "labels from embeddings")]
     for function, title in ((data_flags, "data"), *recipe, (kind, "method"), (Config, "training"), (Machine, "machine")):
         if inspect.signature(function).parameters:
