@@ -3,16 +3,16 @@
     from sslkit import Config, FixMatch, fit, load, split
     run = fit(FixMatch(), split(load("digits"), labels=20), Config(seed=1))
 
-The rooms, each a file: records (what passes between them), data and folder (images and splits), augment (weak and strong views) over
-imageops (Pillow's operations on batches), nets (networks, student and teacher), methods/ (one paper a file) over ops (tensor maths they
-share), labelers (pseudo-labels by confidence and clusters) and hdl (from embeddings) over neighbors, label (files in, file out), train
-(the loop), runs (a run on disk) over disk (whole files or none), recipes (training in stages), metrics, plots, widgets, notebook (what
-lessons share), studies (the tables they keep), batch with lesson and report (the lessons from end to end, and the page they leave), bench
-(what a step costs), cli over terminal, errors.
+The rooms, each a file: records (what passes between them), data and folder (images), splits (which of them carry labels), augment (weak and
+strong views) over imageops (Pillow's operations on batches), nets (networks, student and teacher), methods/ (one paper a file) over ops
+(tensor maths they share), labelers (pseudo-labels by confidence and clusters) and hdl (from embeddings) over neighbors, label (files in,
+file out), train (the loop), runs (a run on disk) over disk (whole files or none), recipes (training in stages), metrics, plots, widgets,
+notebook (what lessons share), studies (the tables they keep), batch with lesson and report (the lessons from end to end, and the page they
+leave), bench (what a step costs), cli over terminal, errors.
 """
 __version__ = "0.1.0"
 
-_NAMES = {"InputError": "errors", "load": "data", "split": "data", "SSLData": "data", "PseudoLabels": "records", "Method": "methods",
+_NAMES = {"InputError": "errors", "load": "data", "split": "splits", "SSLData": "data", "PseudoLabels": "records", "Method": "methods",
           **dict.fromkeys(("Supervised", "MixMatch", "ReMixMatch", "FixMatch", "FreeMatch", "SimMatch", "KDFixMatch"), "methods"),
           "confident": "labelers", "cluster_agree": "labelers", "kd_fixmatch": "recipes", "hdl_on": "recipes", "Config": "train",
           "Machine": "train", "predict": "train", "evaluate": "train", "fit": "runs", "Run": "runs", "all_runs": "runs"}

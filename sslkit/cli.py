@@ -31,7 +31,13 @@ its own."""
 
 def data_flags(data: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, food101, or folder:PATH, your own images in "
                                "train/CLASS/, test/CLASS/ and perhaps unlabeled/ (default: digits)"] = "digits",
-               labels: Annotated[int, "labelled images, as many of each class (default: 20; papers: 40, 250, 4000 on CIFAR-10)"] = 20,
+               labels: Annotated[int, "labelled images in all, as many of each class but for --imbalance (default: 20; papers: 40, 250, "
+                                 "4000 on CIFAR-10)"] = 20,
+               imbalance: Annotated[float, "a long tail: the first class has so many times the labelled and unlabelled images of the last; "
+                                    "-X: the last of the first (default: 1, none; papers: 50, 100, 150 on CIFAR-10)"] = 1.0,
+               unlabeled_imbalance: Annotated[float | None, "of the unlabelled images alone (default: that of --imbalance)"] = None,
+               unlabeled: Annotated[int | None, "unlabelled images in all, the labelled among them not counted (default: as many as there "
+                                    "are)"] = None,
                include_labeled: Annotated[bool, "keep the labelled images among the unlabelled ones (default: yes; papers: yes)"] = True,
                validation: Annotated[int, "training images held out and evaluated in the test set's place, to choose settings by "
                                      "(default: 0, evaluate on the test set)"] = 0,
@@ -69,8 +75,9 @@ def hdl_flags(hdl: Annotated[bool, "then label all images from the network's emb
 def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
     from sslkit import methods, recipes
-    from sslkit.data import load, split
+    from sslkit.data import load
     from sslkit.runs import Run, Stopped, fit, record
+    from sslkit.splits import split
     from sslkit.train import Config, Machine
 
     known = [name for name, method in methods.BY_NAME.items() if method.direct] + ["kd-fixmatch"]
@@ -86,8 +93,9 @@ def train(argv: list[str]) -> int:
     run_flags.add_argument("--out", metavar="DIR", help="its folder (default: a name of its own under $SSLKIT_RUNS or runs/)")
     run_flags.add_argument("--resume", action="store_true", help="go on with the stopped run in that folder")
     run_flags.add_argument("--json", action="store_true", help="print one line of JSON last: method, data, labels, seed, steps, test_acc, "
-                           "test_acc_median20, pseudo_label_acc, mask_rate (fractions), seconds, run"
-                           + (", trusted, outer" if staged else "; with --hdl also labels_found, base, control"))
+                           "test_acc_median20, test_acc_class, pseudo_label_acc, mask_rate (fractions), seconds, run; with a long tail "
+                           "test_acc_head, test_acc_middle, test_acc_tail"
+                           + ("; trusted, outer" if staged else "; with --hdl also labels_found, base, control"))
     recipe = [(recipe_flags, "the outer network and its trusted labels") if staged else (hdl_flags, "labels from embeddings")]
     for function, title in ((data_flags, "data"), *recipe, (kind, "method"), (Config, "training"), (Machine, "machine")):
         if inspect.signature(function).parameters:
@@ -103,7 +111,11 @@ def train(argv: list[str]) -> int:
     for name, why in (("skipped", "that are no images: " + ", ".join(data.info.get("skipped_files", ()))), ("ignored", "of other kinds")):
         if data.info.get(name):
             print(f"note: left out {data.info[name]} files {why}", file=sys.stderr)
-    data = split(data, values.labels, values.seed, include_labeled=values.include_labeled, validation=values.validation)
+    protocol = {name: getattr(values, name) for name in ("include_labeled", "validation", "imbalance", "unlabeled_imbalance", "unlabeled")}
+    data = split(data, values.labels, values.seed, **protocol)
+    if data.left_out is not None:
+        print("images of each class, labelled {}; unlabelled {}".format(*(" ".join(f"{n:,}" for n in part) for part in data.counts())),
+              file=sys.stderr)
     if values.flip is not None:
         data = replace(data, flip=values.flip)
     config = given.resolve(data, machine.torch_device())
@@ -171,7 +183,9 @@ def begun(values: argparse.Namespace, new: dict):
 def say(run, as_json: bool) -> int:
     """The figures of a finished run, for people or as JSON."""
     result = {key: value for key, value in run.result.items() if key != "machine"} | {"run": str(run.path)}
-    print(f"test accuracy {result['test_acc']:.1%} (median of the last 20 evaluations {result['test_acc_median20']:.1%}), "
+    found = {name: result.get(f"test_acc_{name}") for name in ("head", "middle", "tail")}
+    groups = "".join(f", {name} {acc:.1%}" for name, acc in found.items() if acc is not None)
+    print(f"test accuracy {result['test_acc']:.1%} (median of the last 20 evaluations {result['test_acc_median20']:.1%}){groups}, "
           f"{result['seconds']:.0f} s, {run.path}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print(json.dumps(result))

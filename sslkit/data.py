@@ -1,9 +1,4 @@
-"""Images on one device and the rows that carry labels: load() a data set, then split() it.
-
-    data = split(load("digits"), labels=40, seed=1)
-
-The protocol is Oliver et al. 2018 (arXiv:1804.09170) as used by FixMatch (Sohn et al. 2020, arXiv:2001.07685).
-"""
+"""Images on one device and the rows that carry labels: load() a data set; splits.split() chooses the rows."""
 import hashlib
 import http.client
 import os
@@ -42,6 +37,8 @@ class SSLData:
     info: dict                    # what else a record should say: images skipped, files ignored ...
     validation: Tensor            # (V,) int64              rows as loaded that took the test set's place, if any
     pseudo: Tensor | None = None  # (N,) int64              a labeler's labels of the training images, -1 where it has none
+    imbalance: tuple[float, float] = (1.0, 1.0)     # factor of the labelled and of the unlabelled images, see split()
+    left_out: Tensor | None = None                  # rows that the long tail took away, as they were numbered before
 
     def __repr__(self) -> str:
         return (f"SSLData({self.name}: {len(self.images):,} images, {self.num_labeled} labelled, {self.num_unlabeled:,} unlabelled, "
@@ -70,13 +67,31 @@ class SSLData:
         return torch.full_like(self.y, -1).index_copy(0, self.labeled, self.y[self.labeled])
 
     @property
+    def groups(self) -> dict[str, list[int]]:
+        """head, middle and tail: the third of the classes with the most images, the third with the fewest, and those between; by the
+        labelled images' long tail, else by the unlabelled ones'. Empty where there is no long tail."""
+        factor, third = next((f for f in self.imbalance if f != 1), 1.0), max(1, self.num_classes // 3)
+        order = list(range(self.num_classes))[::-1 if factor < 0 else 1]
+        parts = {"head": order[:third], "middle": order[third:-third], "tail": order[-third:]}
+        return {name: sorted(part) for name, part in parts.items() if part} if factor != 1 else {}
+
+    def counts(self) -> tuple[list[int], list[int]]:
+        """How many labelled and how many unlabelled images each class has, of those whose class is known."""
+        labels = (self.y[rows] for rows in (self.labeled, self.unlabeled))
+        labeled, unlabeled = (torch.bincount(y[y >= 0], minlength=self.num_classes).tolist() for y in labels)
+        return labeled, unlabeled
+
+    @property
     def hash(self) -> str:
-        """16 hex digits of the content, the labelled rows in order, the unlabelled, the evaluated, the pseudo-labels; not of the name."""
+        """16 hex digits of the content, the labelled rows in order, the unlabelled, the evaluated, those left out, the pseudo-labels;
+        not of the name."""
         h = hashlib.sha256(self.digest.encode())
         for rows in (self.labeled, self.unlabeled, self.validation):
             h.update(b"%d:" % len(rows) + rows.cpu().numpy().astype("<i8").tobytes())
         if self.pseudo is not None:
             h.update(b"pseudo:" + self.pseudo.cpu().numpy().astype("<i8").tobytes())
+        if self.left_out is not None:
+            h.update(b"left out:" + self.left_out.cpu().numpy().astype("<i8").tobytes())
         return h.hexdigest()[:16]
 
     def told(self, labels: PseudoLabels) -> "SSLData":
@@ -127,64 +142,16 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
                    unlabeled=torch.arange(len(y)), seed=0, info=arrays.info, validation=none).to(device)
 
 
-def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = True, validation: int = 0) -> SSLData:
-    """`data` with `labels` labelled rows in all, labels / C a class, drawn by `seed`: sets .labeled and .unlabeled.
-
-    The labelled rows are among the unlabelled ones too, unless `include_labeled` is False. `validation` > 0 takes as
-    many rows, spread evenly over the classes and the same for every seed, from the training set into the test set's
-    place: for choosing settings without a look at the test set. Raises InputError for counts that cannot be had.
-    """
-    for what, value in (("labels", labels), ("seed", seed), ("validation", validation)):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        require(whole, f"{what} must be a whole number, not {value!r}")
-    require(0 <= seed < 2**32, f"seed must be from 0 to {2**32 - 1}, not {seed}")
-    if validation:
-        data = _hold_out(data, int(validation))
-    y, num_classes = data.y.cpu().numpy(), data.num_classes
-    each, rest = divmod(int(labels), num_classes)
-    smallest = int(np.bincount(y[y >= 0], minlength=num_classes).min())
-    require(labels > 0, f"labels must be above 0, not {labels}: at least {num_classes}, one for each class")
-    near = [str(num_classes * n) for n in (each, each + 1) if 0 < n <= smallest] or [str(num_classes * smallest)]
-    require(rest == 0, f"labels must be a multiple of the {num_classes} classes, as many for each, and {labels} is "
-                       f"not; nearest: {' or '.join(near)}")
-    require(each <= smallest, f"{labels} labels are {each} for each of {num_classes} classes, but the smallest class "
-                              f"has {smallest} training images: at most {num_classes * smallest}")
-    # The classes take turns, so that the 20 labelled rows of a seed are the first 20 of its 40.
-    rows = np.stack([rows[:each] for rows in _by_class(y, num_classes, np.random.RandomState(seed))], axis=1).ravel()
-    keep = np.ones(len(y), bool)
-    keep[rows] = include_labeled
-    labeled, unlabeled = (torch.from_numpy(r).to(data.images.device) for r in (rows, np.flatnonzero(keep)))
-    return replace(data, labeled=labeled, unlabeled=unlabeled, seed=int(seed))
-
-
-def _by_class(y: np.ndarray, num_classes: int, rng: np.random.RandomState) -> list[np.ndarray]:
+def by_class(y: np.ndarray, num_classes: int, rng: np.random.RandomState) -> list[np.ndarray]:
     """Each class's rows, shuffled. NumPy has frozen RandomState's streams (NEP 19): the same on every machine."""
     return [rng.permutation(np.flatnonzero(y == c)) for c in range(num_classes)]
-
-
-def _hold_out(data: SSLData, count: int) -> SSLData:
-    """`data` with `count` training rows in the test set's place."""
-    done = len(data.validation)
-    require(done == 0, f"{done} rows took the test set's place already: split the data as loaded")
-    y, num_classes = data.y.cpu().numpy(), data.num_classes
-    most = num_classes * (int(np.bincount(y[y >= 0], minlength=num_classes).min()) - 1)
-    require(0 < count <= most, f"validation must be from 0 to {most}, not {count}: each of {num_classes} classes gives "
-                               f"as many and keeps one, and the smallest has {most // num_classes + 1} training images")
-    rng = np.random.RandomState(20)     # fixed, so that every seed is judged by the same rows
-    each, rest = divmod(count, num_classes)
-    more = set(rng.permutation(num_classes)[:rest].tolist())
-    out = np.sort(np.concatenate([r[:each + (c in more)] for c, r in enumerate(_by_class(y, num_classes, rng))]))
-    stay = np.delete(np.arange(len(y)), out)
-    out, stay = (torch.from_numpy(r).to(data.images.device) for r in (out, stay))
-    return replace(data, images=data.images[stay], y=data.y[stay], test_images=data.images[out], test_y=data.y[out],
-                   validation=out)
 
 
 def _digits() -> Arrays:
     from sklearn.datasets import load_digits  # slow to import, and needed here only
     source = load_digits()
     images, y = np.rint(source.images * (255 / 16))[:, None], source.target
-    test = np.concatenate([rows[:40] for rows in _by_class(y, 10, np.random.RandomState(0))])
+    test = np.concatenate([rows[:40] for rows in by_class(y, 10, np.random.RandomState(0))])
     test, train = np.sort(test), np.delete(np.arange(len(y)), test)
     return summarize(images[train], y[train], images[test], y[test], "0123456789", {})
 

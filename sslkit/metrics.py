@@ -1,6 +1,6 @@
 """Figures of merit: plain functions of arrays, shapes in their first line."""
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,21 @@ def label_quality(label: Tensor, truth: Tensor, num_classes: int) -> dict:
     precision = right.float().mean().item() if len(right) else None
     return {"rows": int(given.sum()), "coverage": given.float().mean().item(), "precision": precision,
             "per_class": torch.bincount(label[given], minlength=num_classes).tolist()}
+
+
+def by_class(answer: Tensor, truth: Tensor, classes: int, groups: Mapping[str, Sequence[int]] = {}) -> dict:
+    """Accuracy of each class, a list of C, None where truth has none of it; and the mean over each group of classes that has any.
+    answer, truth (n,) int64, rows of truth -1 are left out."""
+    answer, truth = answer[truth >= 0], truth[truth >= 0]
+    right = torch.bincount(truth[answer == truth], minlength=classes).tolist()
+    each = [r / n if n else None for r, n in zip(right, torch.bincount(truth, minlength=classes).tolist())]
+    known = {name: [each[c] for c in group if each[c] is not None] for name, group in groups.items()}
+    return {"class": each, **{name: statistics.fmean(values) if values else None for name, values in known.items()}}
+
+
+def precision_curve(right: Tensor, order: Tensor) -> Tensor:
+    """(n,) of the first row, the first two ... the share that is right. right (n,) bool; order (n,): the rows, the first one first."""
+    return right[order].cumsum(0) / torch.arange(1, len(order) + 1)
 
 
 def confusion(truth: Tensor, label: Tensor, num_classes: int) -> Tensor:

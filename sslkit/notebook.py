@@ -146,12 +146,18 @@ def keep(name: str, rows: Sequence[Mapping[str, object]]) -> None:
     write_atomically(figures_folder() / f"{name}.csv", save)
 
 
-def kept(name: str) -> list[dict[str, float]]:
-    """The rows of figures/NAME.csv, all of them numbers."""
+def kept(name: str) -> list[dict[str, float | str | None]]:
+    """The rows of figures/NAME.csv: numbers, None where a cell is empty, else its text."""
+    def value(text: str) -> float | str | None:
+        try:
+            return float(text) if text else None
+        except ValueError:
+            return text
+
     path = figures_folder() / f"{name}.csv"
     require(path.exists(), f"{path} is not there: the table is part of a clone of the project, not of the package alone")
     with open(path, newline="", encoding="utf-8") as file:
-        return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
+        return [{column: value(text) for column, text in row.items()} for row in csv.DictReader(file)]
 
 
 def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: float = 0.6) -> np.ndarray:

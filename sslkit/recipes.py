@@ -25,7 +25,7 @@ from sslkit.hdl import Metric, Mode, hdl
 from sslkit.labelers import CLUSTERINGS, MATCHINGS, Clustering, Matching, cluster_agree, confident
 from sslkit.methods import HDL, FixMatch, KDFixMatch
 from sslkit.methods.base import Method, in_unit
-from sslkit.metrics import label_quality
+from sslkit.metrics import by_class, label_quality
 from sslkit.nets import Network
 from sslkit.records import PseudoLabels, Snapshot
 from sslkit.runs import Run, code_version, fit, record, run_path
@@ -145,10 +145,11 @@ def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Ma
     for name in ("control", "hdl"):
         told = data.told(PseudoLabels(labels[name], every, {}, name))
         runs[name] = stage(name, HDL(), told, later, base.network())
-    seconds, of_stage = sum(run.result["seconds"] for run in runs.values()), ("test_acc", "test_acc_median20", "seconds", "steps")
+    seconds = sum(run.result["seconds"] for run in runs.values())
+    before = {name: {key: value for key, value in runs[name].result.items() if key in ("seconds", "steps") or key.startswith("test_acc")}
+              for name in ("base", "control")}
     write_json(whole.path / "result.json", runs["hdl"].result | {
-        "method": whole.config["method"], "steps": resolved.steps, "seconds": round(seconds, 2), "labels_found": labels["info"],
-        **{name: {key: runs[name].result[key] for key in of_stage} for name in ("base", "control")}})
+        "method": whole.config["method"], "steps": resolved.steps, "seconds": round(seconds, 2), "labels_found": labels["info"], **before})
     return whole
 
 
@@ -180,9 +181,10 @@ def opened(new: dict, out: str | Path | None) -> Run:
 
 
 def quality(data: SSLData, labels: PseudoLabels) -> dict:
-    """How good the unlabelled images' labels are, by their hidden ones."""
+    """How good the unlabelled images' labels are, by their hidden ones: all, each class's, and with a long tail head, middle, tail."""
     rows = data.unlabeled.cpu()
-    return label_quality(labels.label[rows], data.y.cpu()[rows], data.num_classes)
+    label, truth = labels.label[rows], data.y.cpu()[rows]
+    return label_quality(label, truth, data.num_classes) | by_class(label, truth, data.num_classes, data.groups)
 
 
 def once(path: Path, asked: dict, find: Callable[[], dict]) -> dict:

@@ -54,7 +54,7 @@ def store() -> Path:
 def code_version(*more: str) -> dict[str, str]:
     """The package's version and a hash of the files that decide a result; `more` of them for what is more than a run."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    names = ("augment", "data", "folder", "imageops", "nets", "train", *more)
+    names = ("augment", "data", "folder", "imageops", "nets", "splits", "train", *more)
     for path in [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("methods/*.py"))]:
         digest.update(path.read_bytes())
     return {"version": __version__, "hash": digest.hexdigest()[:16]}
@@ -307,7 +307,8 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
     metrics = run.metrics
     write_json(run.path / "result.json", {
         "method": type(method).__name__.lower(), "data": data.name, "labels": data.num_labeled, "seed": config.seed, "steps": config.steps,
-        "test_acc": metrics[-1]["test_acc"], "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
+        **{name: value for name, value in metrics[-1].items() if name.startswith("test_acc")},
+        "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
         "pseudo_label_acc": metrics[-1]["pseudo_label_acc"], "mask_rate": metrics[-1]["mask_rate"], "seconds": round(seconds(), 2),
         "machine": {"device": str(machine.torch_device()), "threads": torch.get_num_threads(),
                     "torch": torch.__version__, "python": platform.python_version(), "cpu": platform.processor() or platform.machine()}})

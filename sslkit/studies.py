@@ -2,23 +2,25 @@
 
 Runs that the store has are found, so that a study goes on where it was stopped; two that share runs do not train them twice.
 """
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sslkit.data import SSLData, load, split
+from sslkit.data import SSLData, load
 from sslkit.hdl import one_shot
 from sslkit.labelers import cluster_agree, confident
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
-from sslkit.metrics import label_quality
+from sslkit.metrics import by_class, label_quality, precision_curve
 from sslkit.notebook import fit_all
 from sslkit.recipes import hdl_on
 from sslkit.records import PseudoLabels
 from sslkit.runs import Run
+from sslkit.splits import split
 from sslkit.train import Config, predict, train
 
-Rows = list[dict[str, float | None]]
+Rows = list[dict[str, float | str | None]]
 WEAK_LABELS = 10                     # one of each digit
 HDL_BASES = (MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch)
 
@@ -160,25 +162,46 @@ def kd_labels(labels: int, seeds: Sequence[int], steps: int) -> Rows:
 KD_FIXMATCH = {"methods": kd_methods, "noise": kd_noise, "thresholds": kd_thresholds, "labels": kd_labels}
 
 
-def hdl_gains(labels: int, seeds: Sequence[int], steps: int) -> Rows:
-    """A row a seed, columns for each base method: test accuracy before HDL, after it, and after the same continuation with the network's
-    own labels; the accuracy of HDL's labels, of the network's own, and of the vote of the k nearest labelled images at once; HDL's k.
+def hdl_order(labels: PseudoLabels) -> Tensor:
+    """(m,) the rows that HDL labelled, as it labelled them; of a round the most similar to the neighbours that voted first."""
+    rows = (labels.rows["order"] > 0).nonzero()[:, 0]
+    rows = rows[labels.rows["similarity"][rows].argsort(descending=True, stable=True)]
+    return rows[labels.rows["order"][rows].argsort(stable=True)]
+
+
+def three_labels(p: Tensor, features: Tensor, data: SSLData, found: PseudoLabels) -> dict[str, tuple[Tensor, Tensor]]:
+    """name -> (labels (N,), order (m,) of the images without a given label, the surest first): HDL's `found`; the network's own, by
+    confidence; the vote of the k nearest labelled images, by their similarity. p (N, C), features (N, D)."""
+    own, nearest = confident(p, 0.0), one_shot(features, data.known, min(found.info["k"], data.num_labeled - 1))
+    rows = (data.known < 0).nonzero()[:, 0]
+    surest = {"own": p.amax(1), "nearest": nearest.rows["similarity"]}
+    orders = {name: rows[sure[rows].argsort(descending=True, stable=True)] for name, sure in surest.items()}
+    return {"hdl": (found.label, hdl_order(found)), "own": (own.label, orders["own"]), "nearest": (nearest.label, orders["nearest"])}
+
+
+def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequence[float] = (1, 20)) -> Rows:
+    """A row an imbalance, seed and base method: HDL's k; of its labels, of the network's own and of the nearest labelled images' the share
+    that is right among the surest quarter, half, three quarters and all, and in the tail; the test accuracy, and that of head and tail,
+    before (base), after the network's own labels (control) and after HDL's.
     """
     rows = []
-    for seed in seeds:
-        data, row = split(load("digits"), labels, seed), {"seed": seed, "labels": labels, "steps": steps}
-        for method in HDL_BASES:
-            run, name = hdl_on(method(), data, Config(seed=seed, steps=steps)), method.__name__.lower()
-            result, found = run.result, run.result["labels_found"]
-            features = predict(Run(run.path / "base").network(), data.images, data)[1]
-            nearest = one_shot(features, data.known, min(found["k"], labels - 1))
-            row |= {f"{name}_base": result["base"]["test_acc"], f"{name}_hdl": result["test_acc"],
-                    f"{name}_control": result["control"]["test_acc"], f"{name}_labels_hdl": found["hdl"]["precision"],
-                    f"{name}_labels_own": found["control"]["precision"],
-                    f"{name}_labels_nearest": quality(data, "", nearest)["_precision"], f"{name}_k": found["k"]}
-            print(f"seed {seed}, {name}: {row[f'{name}_base']:.1%}, own labels {row[f'{name}_control']:.1%}, HDL {row[f'{name}_hdl']:.1%}",
-                  flush=True)
+    for imbalance, seed, method in itertools.product(imbalances, seeds, HDL_BASES):
+        data = split(load("digits"), labels, seed, imbalance=imbalance)
+        run = hdl_on(method(), data, Config(seed=seed, steps=steps))
+        p, features = predict(Run(run.path / "base").network(), data.images, data)
+        found = torch.load(run.path / "labels.pt", weights_only=True)["found"]
+        k = found["info"]["k"]
+        row = {"labels": labels, "imbalance": imbalance, "seed": seed, "steps": steps, "method": run.result["method"].split("+")[0], "k": k}
+        hdl_labels = PseudoLabels(found["hdl"], torch.ones(len(p)), found["info"], "hdl", found["rows"])
+        for name, (label, order) in three_labels(p, features, data, hdl_labels).items():
+            right = precision_curve(label == data.y, order)
+            row |= {f"{name}_{share}": right[round(len(right) * share / 100) - 1].item() for share in (25, 50, 75, 100)}
+            row[f"{name}_tail"] = by_class(label[order], data.y[order], data.num_classes, data.groups).get("tail")
+        for name, result in (("base", run.result["base"]), ("control", run.result["control"]), ("hdl", run.result)):
+            row |= {f"acc_{name}{part}": result.get(f"test_acc{part}") for part in ("", "_head", "_tail")}
         rows.append(row)
+        print(f"seed {seed}, imbalance {imbalance:g}, {row['method']}: {row['acc_base']:.1%}, control {row['acc_control']:.1%}, "
+              f"HDL {row['acc_hdl']:.1%}", flush=True)
     return rows
 
 

@@ -21,6 +21,7 @@ from sslkit.data import SSLData
 from sslkit.errors import InputError, choose, require
 from sslkit.imageops import send
 from sslkit.methods.base import Method
+from sslkit.metrics import by_class
 from sslkit.nets import Nets, Network, build, known_network
 from sslkit.records import Batch, Snapshot, Spec, Step
 
@@ -216,10 +217,11 @@ def predict(network: Network, images: Tensor, data: SSLData, *, dtype: torch.dty
     return torch.cat([o.logits for o in outs]).softmax(1), torch.cat([o.feat for o in outs])
 
 
-def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype | None = None) -> float:
-    """Accuracy on the test images, a fraction."""
-    right = predict(network, data.test_images, data, dtype=dtype)[0].argmax(1).to(data.test_y.device) == data.test_y
-    return right.sum().item() / len(right)
+def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype | None = None) -> dict:
+    """Accuracy on the test images, fractions: test_acc; test_acc_class, a list of C; with a long tail test_acc_head, _middle and _tail."""
+    answer, truth = predict(network, data.test_images, data, dtype=dtype)[0].argmax(1).cpu(), data.test_y.cpu()
+    found = {f"test_acc_{name}": value for name, value in by_class(answer, truth, data.num_classes, data.groups).items()}
+    return {"test_acc": (answer == truth).sum().item() / len(truth), **found}
 
 
 def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Machine()) -> tuple[Nets, torch.optim.Optimizer, Feed]:
@@ -280,13 +282,13 @@ def take_step(method: Method, nets: Nets, optimizer: torch.optim.Optimizer, feed
 
 def train(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
           state: dict | None = None, initial: dict[str, Tensor] | None = None) -> Iterator[Snapshot]:
-    """Train `method` on `data` (split, see data.split); a Snapshot about every second and at each evaluation. Stop by `break`.
+    """Train `method` on `data` (split, see splits.split); a Snapshot about every second and at each evaluation. Stop by `break`.
 
     state: what an earlier Snapshot's state() gave; training goes on from there, on a CPU with the same threads to the bit.
     initial: a network's state dict, for both networks to begin from instead of random weights; the method's heads begin anew.
     Raises InputError for settings out of range, FloatingPointError when the loss is no longer finite.
     """
-    require(data.num_labeled > 0, "the data has no labelled rows yet: data.split(data, labels, seed) chooses them")
+    require(data.num_labeled > 0, "the data has no labelled rows yet: sslkit.split(data, labels, seed) chooses them")
     require(data.num_unlabeled > 0 or not method.views, "no unlabelled images are left: take fewer labels, or keep the labelled among them")
     device = machine.torch_device()
     config = config.resolve(data, device)
@@ -318,7 +320,7 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
             if not math.isfinite(metrics["loss"]):
                 raise FloatingPointError(f"the loss is {metrics['loss']} at step {done}: try a smaller --lr than {config.lr:g}")
             if evaluated:
-                metrics["test_acc"], sums = evaluate(nets.teacher, data, dtype=nets.dtype), {}
+                metrics, sums = metrics | evaluate(nets.teacher, data, dtype=nets.dtype), {}
             yield Snapshot(done, metrics, evaluated, nets, current)
             shown = time.monotonic()
 
@@ -327,5 +329,5 @@ def describe(method: Method, data: SSLData, config: Config) -> dict:
     """What decides a result, as plain numbers and strings; `config` is resolved."""
     return {"method": type(method).__name__.lower(), "arguments": method.arguments,
             "data": {"name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
-                     "side": data.side, "flip": data.flip},
+                     "imbalance": list(data.imbalance), "side": data.side, "flip": data.flip},
             "train": asdict(config)}

@@ -18,8 +18,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from sslkit.data import DATA, STL10, SSLData, load, split
+from sslkit.data import DATA, STL10, SSLData, load
 from sslkit.errors import InputError
+from sslkit.splits import split
 
 
 @pytest.fixture(autouse=True)

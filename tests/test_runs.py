@@ -18,11 +18,12 @@ import torch
 
 from sslkit import runs as room
 from sslkit import train
-from sslkit.data import load, split
+from sslkit.data import load
 from sslkit.disk import cannot_write
 from sslkit.errors import InputError
 from sslkit.methods import FixMatch, SimMatch, Supervised
 from sslkit.runs import Run, Stopped, all_runs, difference, fit, record, run_path, store
+from sslkit.splits import split
 from sslkit.train import Config, Machine, evaluate
 
 SHORT = Config(steps=22, batch_size=8, mu=2, eval_every=5)       # evaluations at 5, 10, 15, 20 and 22
@@ -188,7 +189,7 @@ def test_a_run_leaves_its_four_files(whole, digits, kind):
 
 @each
 def test_its_network_is_the_one_that_was_evaluated(whole, digits, kind):
-    assert evaluate(whole[kind].network(), digits) == whole[kind].result["test_acc"]
+    assert evaluate(whole[kind].network(), digits)["test_acc"] == whole[kind].result["test_acc"]
     assert not torch.equal(whole[kind].network("student").classifier.weight, whole[kind].network().classifier.weight)
     with pytest.raises(InputError, match="did you mean 'teacher'"):
         whole[kind].network("techer")
@@ -199,7 +200,7 @@ def test_a_method_is_restored_with_its_bank_and_its_networks_with_their_heads(wh
     method, nets = whole["simmatch"].restore(digits)
     assert same(dict(method.state_dict()), saved["method"]) and method.written.all() and method.arguments == SimMatch().arguments
     assert same(dict(nets.teacher.state_dict()), saved["teacher"]) and "heads.emb.0.weight" in saved["teacher"]
-    assert evaluate(nets.teacher, digits) == whole["simmatch"].result["test_acc"] and not method.training
+    assert evaluate(nets.teacher, digits)["test_acc"] == whole["simmatch"].result["test_acc"] and not method.training
     with pytest.raises(InputError, match="another split"):
         whole["simmatch"].restore(split(load("digits"), 20, 1))
     state = torch.load(copy.path / "checkpoint.pt", weights_only=True)

@@ -7,10 +7,11 @@ import references
 import torch
 
 from sslkit import augment, train
-from sslkit.data import load, split
+from sslkit.data import load
 from sslkit.errors import InputError
 from sslkit.methods import FixMatch, Supervised
 from sslkit.records import Step
+from sslkit.splits import split
 from sslkit.train import Config, Feed, Machine, cosine_lr, means, tally
 
 CPU = torch.device("cpu")
