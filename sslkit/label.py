@@ -63,9 +63,11 @@ def label(embeddings: str, labels: str,
     """Label every row of the table in EMBEDDINGS (.npy, a row for each image) from the few that LABELS (.csv, column `label`, empty or -1
     where there is none) names, by HDL: rows with the most labelled neighbours first, by their vote.
 
-    Returns what was found: k, the curve of hidden-label accuracies, rounds, copied. InputError for files that cannot be used.
+    Returns what was found: k, the curve of hidden-label accuracies, rounds, copied; the growth of each class, its share of all labels over
+    its share of the given ones, far above 1 where it flooded. InputError for files that cannot be used.
     """
     from sslkit.hdl import hdl
+    from sslkit.metrics import class_growth
 
     try:
         size = k if k == "auto" else int(k)
@@ -85,4 +87,5 @@ def label(embeddings: str, labels: str,
                 writer.writerow((row, names[c], *rest, "" if similarity != similarity else f"{similarity:.6g}"))
 
     write_atomically(Path(out), save)
-    return found.info
+    grown = class_growth(found.label, found.rows["order"], y, len(names))[1][-1]
+    return found.info | {"growth": {name: round(value, 3) for name, value in zip(names, grown.tolist())}}

@@ -179,7 +179,8 @@ def coverage(confidence, right, tau: float, *, chosen=None, name: str = "") -> F
 
 @styled
 def scatter(points, label, classes: Sequence[str], *, marked=None, title: str = "", marked_name: str = "labelled") -> Figure:
-    """A map of points (n, 2) coloured by label (n,); `marked` (rows or a mask) ringed. A class's name stands at its median."""
+    """A map of points (n, 2) coloured by label (n,), grey where it is -1; `marked` (rows or a mask) ringed. A class's name stands at its
+    median."""
     figure, axis = new(7.2, 5.4, title or "map of the features")
     _map(axis, points, label, classes, marked=marked, title=title, marked_name=marked_name)
     if marked is not None:
@@ -203,6 +204,8 @@ def scatters(maps: Mapping[str, Sequence], label, classes: Sequence[str], *, mar
 def _map(axis, points, label, classes, *, marked, title, marked_name) -> None:
     points, label = np.asarray(points), np.asarray(label)
     palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
+    if (label < 0).any():
+        axis.scatter(*points[label < 0].T, s=5, color="#DDDDDD", linewidths=0)
     for c, name in enumerate(classes):
         mine = points[label == c]
         axis.scatter(*mine.T, s=9, color=palette[c % len(palette)], alpha=0.6, linewidths=0)
@@ -363,4 +366,47 @@ def heat(matrix, rows: Sequence, columns: Sequence, *, ylabel: str, xlabel: str,
     axis.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=range(len(columns)), yticks=range(len(rows)))
     axis.set_xticklabels([f"{c:g}" for c in columns])
     axis.set_yticklabels([f"{r:g}" for r in rows])
+    return figure
+
+
+@styled
+def growth(panels: Mapping[str, tuple[Sequence, Sequence]], classes: Sequence[str]) -> Figure:
+    """How far each class has grown while rows were labelled, see metrics.class_growth: title -> (share labelled (m,), growth (m, C))."""
+    figure, axes = new(3.1 * len(panels), 3.2, "growth of each class: " + ", ".join(panels), 1, len(panels), squeeze=False, sharey=True)
+    palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
+    for axis, (title, (share, ratio)) in zip(axes.flat, panels.items()):
+        share, ratio = np.asarray(share), np.asarray(ratio)
+        axis.axhline(1, color=INK, linewidth=1, linestyle=":")
+        for c, name in enumerate(classes):
+            color = palette[c % len(palette)]
+            axis.plot(share, ratio[:, c], color=color, linewidth=1.5)
+            if ratio[-1, c] > 1.5:
+                axis.text(1.02, ratio[-1, c], name, color=color, fontweight="bold", va="center")
+        axis.set(title=title, xlabel="share of the images labelled", xlim=(0, 1.1))
+        axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    axes[0, 0].set_ylabel("images, as a multiple of\nthe given labels' share")
+    return figure
+
+
+@styled
+def class_bars(values: Mapping[str, Sequence[float | None]], classes: Sequence[str], *, groups: Mapping[str, Sequence[int]] = {},
+               counts: Sequence[int] = (), title: str = "") -> Figure:
+    """Fractions of each class side by side: name -> (C,), None where there is none. groups: head, middle and tail, each on a ground of its
+    own; counts (C,): training images, under each class's name."""
+    figure, axis = new(max(6.0, 1.2 + 0.75 * len(classes)), 3.3, (title or "accuracy of each class") + ": " + ", ".join(values))
+    width, at = 0.8 / len(values), np.arange(len(classes))
+    for name, group in groups.items():
+        axis.axvspan(min(group) - 0.5, max(group) + 0.5, color="#F4F4F4" if name == "middle" else "#E9EEF4", linewidth=0, zorder=0)
+        axis.text(np.mean(group), 1.02, name, ha="center", va="bottom", fontsize=9, transform=axis.get_xaxis_transform())
+    for k, (name, each) in enumerate(values.items()):
+        heights = [np.nan if value is None else value for value in each]
+        axis.bar(at + (k - (len(values) - 1) / 2) * width, heights, 0.92 * width, label=name)
+    axis.set_title(title, pad=18 if groups else None)
+    names = [f"{name}\n{count:,}" for name, count in zip(classes, counts)] if len(counts) else list(classes)
+    axis.set_xticks(at, names, rotation=0 if max(map(len, classes)) < 8 else 60)
+    axis.set(xlim=(-0.6, len(classes) - 0.4), ylim=(0, 1.0))
+    axis.grid(False, axis="x")
+    axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    if len(values) > 1:
+        figure.legend(loc="outside lower center", ncols=len(values))
     return figure

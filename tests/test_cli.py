@@ -334,6 +334,11 @@ def test_a_diverging_loss_is_a_sentence_and_exit_code_1(sslkit, runs):
     (["train", "fixmatch", "--labels", "abc"], ["--labels", "'abc'"]),
     (["train", "fixmatch", "--labels", "20.5"], ["--labels", "'20.5'"]),
     (["train", "fixmatch", "--labels"], ["--labels", "expected one argument"]),
+    (["train", "fixmatch", "--imbalance", "0.5"], ["imbalance is 0.5", "-1 or less"]),
+    (["train", "fixmatch", "--imbalance", "20", "--labels", "1000"], ["need 295 images of class '0', which has 138"]),
+    (["train", "fixmatch", "--unlabeled-imbalance", "nan"], ["unlabeled_imbalance is nan"]),
+    (["train", "fixmatch", "--unlabeled", "99999"], ["unlabeled must be from 1 to 1,320"]),
+    (["train", "fixmatch", "--imbalnce", "20"], ["unknown flag --imbalnce", "did you mean --imbalance?"]),
     (["train", "fixmatch", "--tau", "1.5"], ["tau is 1.5", "between 0 and 1"]),
     (["train", "fixmatch", "--tau", "-0.1"], ["tau is -0.1", "between 0 and 1"]),
     (["train", "fixmatch", "--tau", "nan"], ["tau is nan"]),
@@ -583,3 +588,14 @@ def test_hdl_on_a_method_from_the_command_line(sslkit, runs):
     for flag, value, message in wrong:
         code, _, err = sslkit("train", "freematch", *SHORT, "--hdl", flag, value)
         assert code == 2 and message in err
+
+
+def test_a_long_tail_from_the_command_line(sslkit, runs):
+    words = ["train", "fixmatch", *SHORT, "--imbalance", 20, "--unlabeled-imbalance", -20, "--json"]
+    code, out, err = sslkit(*words)
+    result = json.loads(out)
+    assert code == 0 and "images of each class, labelled 5 4 3 2 1 1 1 1 1 1; unlabelled 11 13 16" in err
+    assert len(result["test_acc_class"]) == 10 and sum(result["test_acc_class"]) / 10 == pytest.approx(result["test_acc"])
+    assert result["test_acc_tail"] == pytest.approx(sum(result["test_acc_class"][7:]) / 3) and ", tail " in err
+    run = Run(result["run"])
+    assert run.config["data"]["imbalance"] == [20, -20] and "test_acc_head" in run.metrics[-1]

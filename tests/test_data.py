@@ -6,7 +6,6 @@ import os
 import pickle
 import tarfile
 import threading
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -75,123 +74,6 @@ def test_to_moves_every_tensor(digits):
     tensors = [v for v in vars(moved).values() if isinstance(v, torch.Tensor)]
     assert len(tensors) == 7 and all(v.device.type == "meta" for v in tensors)
     assert moved.name == "digits" and load("digits", device="meta").images.device.type == "meta"
-
-
-# Splits
-
-def test_a_split_has_as_many_of_each_class(digits):
-    for labels in (10, 40, 250, 1340):
-        data = split(digits, labels, 3)
-        assert data.num_labeled == labels == len(set(data.labeled.tolist())) and data.seed == 3
-        assert data.y[data.labeled].bincount().tolist() == [labels // 10] * 10
-        assert data.unlabeled.tolist() == list(range(1397))
-        assert data.labeled.dtype == data.unlabeled.dtype == torch.int64
-
-
-def test_a_seed_draws_the_same_rows_on_every_machine(digits):
-    assert split(digits, 20, 1).labeled.tolist() == [333, 348, 258, 1057, 978, 54, 1103, 727, 14, 395,
-                                                     319, 870, 1058, 828, 1080, 90, 279, 958, 74, 1007]
-    assert split(digits, 20, 1).hash == "eb53a8a5bcc25205"
-    data = split(digits, 20, 7, include_labeled=False, validation=100)
-    assert data.labeled.tolist()[:10] == [891, 250, 418, 466, 808, 35, 1069, 990, 570, 1080]
-    assert data.hash == "e8abbb5ec67ee155"
-
-
-def test_the_rows_are_the_first_of_each_class_in_a_shuffle_by_the_seed(digits):
-    rng, y = np.random.RandomState(5), digits.y.numpy()
-    want = [rng.permutation(np.flatnonzero(y == c))[:4].tolist() for c in range(10)]
-    assert sorted(split(digits, 40, 5).labeled.tolist()) == sorted(sum(want, []))
-
-
-def test_fewer_labels_are_the_first_of_more(digits):
-    rows = split(digits, 400, 2).labeled.tolist()
-    for labels in (10, 40, 100):
-        assert split(digits, labels, 2).labeled.tolist() == rows[:labels]
-
-
-def test_seeds_draw_different_rows_and_share_the_test_set(digits):
-    draws = [split(digits, 40, seed) for seed in range(5)]
-    assert len({tuple(sorted(data.labeled.tolist())) for data in draws}) == len({data.hash for data in draws}) == 5
-    assert all(torch.equal(data.test_images, digits.test_images) for data in draws)
-
-
-def test_labelled_rows_can_be_left_out_of_the_unlabelled(digits):
-    data = split(digits, 40, include_labeled=False)
-    assert data.num_unlabeled == 1357 and data.unlabeled.tolist() == sorted(data.unlabeled.tolist())
-    assert not set(data.unlabeled.tolist()) & set(data.labeled.tolist())
-    assert torch.equal(data.labeled, split(digits, 40).labeled)
-
-
-@pytest.mark.parametrize("count", [10, 100, 105, 1330])
-def test_validation_rows_leave_the_training_set_for_the_test_sets_place(digits, count):
-    data = split(digits, 10, 1, validation=count)
-    assert len(data.images) == len(data.y) == data.num_unlabeled == 1397 - count
-    assert torch.equal(data.test_images, digits.images[data.validation])
-    assert torch.equal(data.test_y, digits.y[data.validation])
-    each = data.test_y.bincount(minlength=10)
-    assert int(each.sum()) == len(set(data.validation.tolist())) == count and int(each.max() - each.min()) <= 1
-    rest = np.delete(np.arange(1397), data.validation.numpy())
-    assert torch.equal(data.images, digits.images[rest]) and torch.equal(data.y, digits.y[rest])
-    assert data.y[data.labeled].tolist() == list(range(10))
-    assert torch.equal(split(digits, 10, 5, validation=count).validation, data.validation)     # whatever the seed
-
-
-def test_rows_without_a_label_are_never_drawn_nor_held_out(digits):
-    y = digits.y.clone()
-    y[::2] = -1
-    data = split(replace(digits, y=y), 500, validation=50)
-    assert (data.y[data.labeled] >= 0).all() and (data.test_y >= 0).all() and data.num_unlabeled == 1347
-    with pytest.raises(InputError, match="at most"):
-        split(replace(digits, y=y), 1340)
-
-
-def test_the_hash_is_of_content_and_protocol(digits):
-    first = split(digits, 40, 1)
-    others = [split(digits, 20, 1), split(digits, 40, 2), split(digits, 40, 1, include_labeled=False),
-              split(digits, 40, 1, validation=100), split(digits, 40, 1, validation=110), digits,
-              replace(first, labeled=first.labeled.flip(0)), split(replace(digits, digest="f" * 64), 40, 1)]
-    assert len({data.hash for data in [first, *others]}) == 9
-    assert all(len(data.hash) == 16 and int(data.hash, 16) >= 0 for data in others)
-    assert first.hash == split(load("digits"), 40, 1).hash == replace(first, name="other", info={"x": 1}).hash
-    assert split(split(digits, 40, 1), 20, 2).hash == split(digits, 20, 2).hash
-
-
-def test_a_split_can_be_drawn_again_from_what_was_held_out(digits):
-    once = split(digits, 20, 4, validation=100)
-    assert split(split(digits, 40, 1, validation=100), 20, 4).hash == once.hash
-    with pytest.raises(InputError, match="100 rows took the test set's place already"):
-        split(once, 20, validation=50)
-
-
-REFUSED = [
-    ({"labels": 0}, "labels must be above 0, not 0: at least 10, one for each class"),
-    ({"labels": -40}, "labels must be above 0, not -40"),
-    ({"labels": 25}, "labels must be a multiple of the 10 classes.*25 is not; nearest: 20 or 30"),
-    ({"labels": 5}, "5 is not; nearest: 10$"),
-    ({"labels": 1345}, "1345 is not; nearest: 1340$"),
-    ({"labels": 1350}, "1350 labels are 135 for each of 10 classes.*smallest class has 134 .*at most 1340"),
-    ({"labels": 40.0}, "labels must be a whole number, not 40.0"),
-    ({"labels": "40"}, "labels must be a whole number, not '40'"),
-    ({"labels": True}, "labels must be a whole number, not True"),
-    ({"labels": None}, "labels must be a whole number, not None"),
-    ({"labels": 40, "seed": -1}, "seed must be from 0 to 4294967295, not -1"),
-    ({"labels": 40, "seed": 2**32}, "seed must be from 0"),
-    ({"labels": 40, "seed": 0.5}, "seed must be a whole number, not 0.5"),
-    ({"labels": 40, "validation": -10}, "validation must be from 0 to 1330, not -10"),
-    ({"labels": 40, "validation": 1331}, "validation must be from 0 to 1330, not 1331.*has 134 training images"),
-    ({"labels": 40, "validation": 0.1}, "validation must be a whole number, not 0.1"),
-    ({"labels": 1340, "validation": 100}, "1340 labels are 134 for each.*smallest class has 124"),
-]
-
-
-@pytest.mark.parametrize("how, message", REFUSED)
-def test_counts_that_cannot_be_had_are_refused(digits, how, message):
-    with pytest.raises(InputError, match=message):
-        split(digits, **how)
-
-
-def test_numpy_integers_are_whole_numbers(digits):
-    assert split(digits, np.int64(40), np.int32(1)).hash == split(digits, 40, 1).hash
 
 
 # Names

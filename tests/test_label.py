@@ -44,7 +44,7 @@ def test_auto_shows_the_curve_and_json_is_one_line(files, capsys):
     assert out.count("of the hidden labels found") == 6 and "(chosen)" in out and "out.csv" in out
     assert cli.main(["label", "e.npy", "l.csv", "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
-    assert set(info) == {"k", "mode", "metric", "rounds", "copied", "curve", "delta"} and info["mode"] == "layer"
+    assert set(info) == {"k", "mode", "metric", "rounds", "copied", "curve", "delta", "growth"} and info["mode"] == "layer"
 
 
 def test_numbers_keep_their_order_and_a_gap_is_noted(files, capsys):

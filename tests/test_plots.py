@@ -37,6 +37,9 @@ FIGURES = {
                                                          p_w=torch.arange(100) / 4950),
     "bars": lambda: plots.bars({"one": {"a": 0.5, "b": 0.2}, "two": {"a": 0.7, "b": None}}),
     "spread": lambda: plots.spread({0.5: [0.8, 0.9], 1.0: [0.7, 0.75]}, "alpha", beside=("paper", {1.0: 0.6})),
+    "growth": lambda: plots.growth({"one": ([0.1, 1], [[0.2, 0.1], [1.9, 0.1]])}, "ab"),
+    "class_bars": lambda: plots.class_bars({"x": [0.5, None, 0.2], "y": [0.1, 0.9, 1.0]}, "abc", groups={"head": [0], "tail": [1, 2]},
+                                           counts=[30, 20, 1000]),
     "heat": lambda: plots.heat(GRID, (0.5, 1), (0.1, 0.2), ylabel="alpha", xlabel="t"),
     "scatter": lambda: plots.scatter(POINTS, LABEL, ("a", "b"), marked=LABEL == 1),
 }
@@ -72,6 +75,7 @@ def test_a_picture_with_a_palette_shows_the_same(name):
     (lambda: plots.image_grid({"a": IMAGES}), lambda: plots.image_grid({"a": IMAGES.flip(0)})),
     (lambda: plots.image_grid({"a": IMAGES}, list("12345")), lambda: plots.image_grid({"a": IMAGES}, list("12346"))),
     (lambda: plots.scatter(POINTS, LABEL, "ab"), lambda: plots.scatter(POINTS, LABEL, "ab", marked=[0])),
+    (lambda: plots.scatter(POINTS, LABEL, "ab"), lambda: plots.scatter(POINTS, np.where(LABEL == 1, -1, 0), "ab")),
     (lambda: plots.confusion(MATRIX, "ab"), lambda: plots.confusion(MATRIX.T, "ab"))])
 def test_other_input_another_picture(a, b):
     assert a().png() != b().png()
@@ -121,3 +125,27 @@ def test_metrics():
     points = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
     assert metrics.neighbor_purity(points, torch.tensor([0, 0, 0, 1, 1, 1]), k=2) == 1.0
     assert metrics.neighbor_purity(points, torch.tensor([0, 0, 1, 1, 1, 1]), k=2) == pytest.approx((0.5 + 0.5 + 0 + 1 + 1 + 1) / 6)
+
+
+def test_growth_names_the_classes_that_flooded():
+    figure = plots.growth({"one": ([0.1, 1], [[0.2, 0.1, 0.4], [1.9, 0.1, 1.1]])}, ["cat", "dog", "cow"])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["cat"]
+
+
+def test_accuracy_of_classes_and_groups():
+    truth, answer = torch.tensor([0, 0, 1, 3, 3, -1]), torch.tensor([0, 1, 1, 3, -1, 0])
+    found = metrics.by_class(answer, truth, 5, {"head": [0, 1], "middle": [2], "tail": [2, 3]})
+    assert found == {"class": [0.5, 1.0, None, 0.5, None], "head": 0.75, "middle": None, "tail": 0.5}
+
+
+def test_growth_of_classes_counts_the_given_and_each_round():
+    y = torch.tensor([0, 0, 1, -1, -1, -1, -1, -1, -1])                                # 2 to 1: of nine images six and three
+    label, order = torch.tensor([0, 0, 1, 0, 0, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 1, 2, 2, 2, 4, 3])
+    share, growth = metrics.class_growth(label, order, y, 2)
+    assert share.tolist() == pytest.approx([3 / 9, 4 / 9, 7 / 9, 8 / 9, 1])
+    assert torch.allclose(growth, torch.tensor([[2, 1], [3, 1], [6, 1], [6, 2], [7, 2]]) / torch.tensor([6.0, 3.0]))
+
+
+def test_precision_of_the_first_rows():
+    right, order = torch.tensor([True, False, True, False]), torch.tensor([2, 1, 0])
+    assert metrics.precision_curve(right, order).tolist() == pytest.approx([1, 1 / 2, 2 / 3])

@@ -255,3 +255,12 @@ def test_hdl_refuses_a_class_without_a_labelled_image(digits, tmp_path):
     without = replace(digits, labeled=digits.labeled[digits.y[digits.labeled] != 3])
     with pytest.raises(InputError, match="class '3' has no labelled image"):
         hdl_on(methods.FixMatch(), without, SHORT, CPU, out=tmp_path / "a")
+
+
+def test_hdl_of_a_long_tail_labels_what_is_left_and_tells_head_and_tail(tmp_path):
+    data = split(load("digits"), 20, 0, imbalance=20)
+    run = hdl_on(methods.FixMatch(), data, SHORT, CPU, k=5, out=tmp_path / "run")
+    found = run.result["labels_found"]["hdl"]
+    assert found["rows"] == len(data.images) < 1397 and len(found["class"]) == 10
+    assert found["tail"] == pytest.approx(sum(found["class"][7:]) / 3)
+    assert {"test_acc_tail", "test_acc_class"} <= run.result["control"].keys() & run.result["base"].keys() & run.result.keys()

@@ -3,9 +3,12 @@ import pytest
 import torch
 
 from sslkit import studies
+from sslkit.data import load
 from sslkit.methods import FixMatch
+from sslkit.recipes import hdl_on
 from sslkit.records import PseudoLabels
 from sslkit.runs import fit
+from sslkit.splits import split
 from sslkit.train import Config, predict
 
 
@@ -49,3 +52,21 @@ def test_a_study_is_a_table_and_trains_nothing_twice(study, runs, capsys):
     capsys.readouterr()
     again = studies.KD_FIXMATCH[study](20, [3], 12)
     assert str(again) == str(rows) and " 0 trained" in capsys.readouterr().out        # str: NaN where nothing was kept
+
+
+def test_the_order_of_hdl_is_by_round_then_by_similarity():
+    rows = {"order": torch.tensor([0, 2, 1, 2, 3]), "similarity": torch.tensor([float("nan"), 0.5, 0.1, 0.9, 0.8])}
+    assert studies.hdl_order(PseudoLabels(torch.zeros(5), torch.ones(5), {}, "hdl", rows)).tolist() == [2, 3, 1, 4]
+
+
+def test_the_gains_of_hdl_are_those_of_its_runs(runs, monkeypatch):
+    monkeypatch.setattr(studies, "HDL_BASES", (FixMatch,))
+    rows = studies.hdl_gains(20, [3], 12)
+    assert [(row["imbalance"], row["method"]) for row in rows] == [(1, "fixmatch"), (20, "fixmatch")]
+    assert rows[0]["acc_hdl_tail"] is None and 0 <= rows[1]["acc_hdl_tail"] <= 1 and 0 <= rows[1]["hdl_tail"] <= 1
+    for row in rows:
+        run = hdl_on(FixMatch(), split(load("digits"), 20, 3, imbalance=row["imbalance"]), Config(seed=3, steps=12))
+        assert row["acc_hdl"] == run.result["test_acc"] and row["acc_base_tail"] == run.result["base"].get("test_acc_tail")
+        assert row["acc_control"] == run.result["control"]["test_acc"] and row["k"] == run.result["labels_found"]["k"]
+        n, found = len(torch.load(run.path / "labels.pt")["found"]["hdl"]), run.result["labels_found"]["hdl"]
+        assert row["hdl_100"] * (n - 20) + 20 == pytest.approx(found["precision"] * n, abs=1e-3), "the given labels are not counted"
