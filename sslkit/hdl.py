@@ -1,4 +1,4 @@
-"""HDL, hierarchical dynamic labelling: labels from embeddings, not from a classifier's answers (Wu and Cui, arXiv 2404.17173).
+"""HDL, hierarchical dynamic labelling: labels from embeddings, not from a classifier's answers (Ma et al., arXiv 2404.17173).
 
 The row with the most labelled neighbours is labelled first, by their vote, and helps to label others. Layer by layer this reaches rows that
 no labelled row is near. What of the paper is known at second hand, and what is our own choice, stands beside each function.

@@ -43,7 +43,7 @@ class Figure(MatplotlibFigure):
             image_colors = np.asarray(image).reshape(-1, 3)[first]
             image = Image.fromarray(place.reshape(code.shape).astype(np.uint8))
             image.putpalette(image_colors.tobytes())
-        elif image.getcolors(4096):
+        elif image.getcolors(8192):
             image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         image.save(file, "PNG", compress_level=6)
         return file.getvalue()

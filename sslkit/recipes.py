@@ -115,7 +115,7 @@ def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau:
 def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, k: int | Literal["auto"] = "auto",
            mode: Mode = "layer", metric: Metric = "cosine", out: str | Path | None = None,
            live: Callable[[str, int, Snapshot], None] | None = None, progress: Progress | None = None) -> Run:
-    """HDL on a method (Wu and Cui, arXiv 2404.17173): fit it, label all training images from the embeddings of its EMA network (hdl.hdl),
+    """HDL on a method (Ma et al., arXiv 2404.17173): fit it, label all training images from the embeddings of its EMA network (hdl.hdl),
     go on from that network with those labels (methods.HDL) for a third of the steps at 0.3 of the learning rate (ours). Beside it always
     the control: the same continuation with the network's own labels, its most probable class of every image. Returns the recipe's Run.
 

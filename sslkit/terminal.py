@@ -3,6 +3,7 @@ import argparse
 import difflib
 import inspect
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -120,3 +121,36 @@ class ProgressLine:
         clock = (f"{left // 3600}:{left // 60 % 60:02}" if left >= 3600 else f"{left // 60}") + f":{left % 60:02}"
         self.write(f"step {snap.step:,}/{self.steps:,}  loss {m['loss']:.3f}{pseudo}  test {share(self.acc)}  {clock} left",
                    last=snap.step == self.steps)
+
+
+class Screen:
+    """Some lines that are rewritten on a terminal; elsewhere the first of them, every 10 seconds."""
+
+    def __init__(self, stream=None):
+        self.stream, self.drawn, self.told = stream or sys.stderr, 0, time.monotonic()
+        self.live = self.stream.isatty()
+        self.pause = 0.5 if self.live else 10.0          # seconds between two pictures
+
+    @property
+    def height(self) -> int:
+        return shutil.get_terminal_size().lines if self.live else 1
+
+    def show(self, lines: list[str]) -> None:
+        """`lines` in place of those shown before; none: take them away."""
+        if not self.live:
+            if lines and time.monotonic() - self.told >= self.pause:
+                self.say(lines[0])
+                self.told = time.monotonic()
+            return
+        columns = shutil.get_terminal_size().columns
+        up = f"\x1b[{self.drawn}A" if self.drawn else ""
+        self.stream.write(up + "\r\x1b[J" + "".join(line[:columns - 1] + "\n" for line in lines))
+        self.stream.flush()
+        self.drawn = len(lines)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self.drawn:
+            self.show([])
+        self.stream.write(text + "\n")
+        self.stream.flush()

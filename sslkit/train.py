@@ -329,5 +329,6 @@ def describe(method: Method, data: SSLData, config: Config) -> dict:
     """What decides a result, as plain numbers and strings; `config` is resolved."""
     return {"method": type(method).__name__.lower(), "arguments": method.arguments,
             "data": {"name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
-                     "imbalance": list(data.imbalance), "side": data.side, "flip": data.flip},
+                     "imbalance": list(data.imbalance), "validation": len(data.validation),
+                     "include_labeled": bool(torch.isin(data.labeled, data.unlabeled).any()), "side": data.side, "flip": data.flip},
             "train": asdict(config)}

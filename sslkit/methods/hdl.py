@@ -1,4 +1,4 @@
-"""HDL's second stage: a trained network goes on with labels that were read off its embeddings (Wu and Cui, arXiv 2404.17173).
+"""HDL's second stage: a trained network goes on with labels that were read off its embeddings (Ma et al., arXiv 2404.17173).
 
 Any method's network is trained on; its unlabelled images have been labelled by their neighbours (hdl.hdl), and are now trained on as
 labelled ones are, under strong views:

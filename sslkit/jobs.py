@@ -1,0 +1,118 @@
+"""One run of a batch as plain values, which travel between processes: what is trained, where it lies in the store, whether it is there."""
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from sslkit.data import SSLData, load
+from sslkit.errors import InputError
+from sslkit.folder import Progress
+from sslkit.methods import FixMatch, KDFixMatch, Method, method_class
+from sslkit.recipes import hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record
+from sslkit.records import Snapshot
+from sslkit.runs import Run, all_runs, fit, record, run_path
+from sslkit.splits import split
+from sslkit.train import Config, Machine
+
+SIDES = {"digits": 8, "stl10": 96, "food101": 128}      # of the others 32
+SELECT = {"tau_select": 0.8, "clustering": "dec", "matching": "centers"}
+LABELING = {"k": "auto", "mode": "layer", "metric": "cosine"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, a method's or a recipe's, from defaults: what is not said here is as `sslkit train` would have it."""
+    method: str                   # fixmatch; fixmatch+hdl, HDL on it; kd-fixmatch
+    data: str
+    labels: int
+    seed: int
+    steps: int
+    imbalance: float = 1.0
+    arguments: dict[str, Any] = field(default_factory=dict)       # of the method
+    train: dict[str, Any] = field(default_factory=dict)           # of train.Config
+    root: str | None = None                                       # where the data lie
+
+    @property
+    def name(self) -> str:
+        """A short name that differs for jobs that differ."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:6]
+        return f"{self.method}-{self.data}-{self.labels}-s{self.seed}-{digest}"
+
+    @property
+    def config(self) -> Config:
+        return Config(seed=self.seed, steps=self.steps, **self.train)
+
+    def made(self) -> Method:
+        """The method itself; of a recipe the one that is named last."""
+        name = self.method.removesuffix("+hdl")
+        return KDFixMatch(**self.arguments) if name == "kd-fixmatch" else method_class(name)(**self.arguments)
+
+    def opened(self, known: dict[tuple, SSLData], progress: Progress | None = None) -> SSLData:
+        """The data, split. `known` keeps what is loaded. InputError where it is not there."""
+        if (self.data, self.root) not in known:
+            known[self.data, self.root] = load(self.data, root=self.root, progress=progress)
+        return split(known[self.data, self.root], self.labels, self.seed, imbalance=self.imbalance)
+
+    def path(self, data: SSLData, machine: Machine = Machine()) -> Path:
+        """The folder in the store, a function of everything that decides the result."""
+        method, config = self.made(), self.config.resolve(data, machine.torch_device())
+        if self.method == "kd-fixmatch":
+            return run_path(kd_fixmatch_record(data, config, FixMatch(), method, config, **SELECT))
+        return run_path(hdl_record(method, data, config, **LABELING) if self.method.endswith("+hdl") else record(method, data, config))
+
+    def perform(self, data: SSLData, machine: Machine = Machine(), live: Callable[[Snapshot], None] | None = None) -> Run:
+        """Train it, go on with it, or find it finished. Raises as runs.fit does."""
+        def of_stage(stage: str, steps: int, snap: Snapshot) -> None:
+            live(snap)
+
+        shown = of_stage if live else None
+        if self.method == "kd-fixmatch":
+            return kd_fixmatch(data, self.config, machine, inner=self.made(), **SELECT, live=shown)
+        if self.method.endswith("+hdl"):
+            return hdl_on(self.made(), data, self.config, machine, **LABELING, live=shown)
+        return fit(self.made(), data, self.config, machine, live=live)
+
+    def key(self) -> str:
+        """What protocol() of its record is, without the data."""
+        like = SimpleNamespace(name=self.data, side=SIDES.get(self.data, 32))
+        train, method = asdict(self.config.resolve(like, torch.device("cpu"))), self.made()
+        arguments = method.arguments
+        if self.method == "kd-fixmatch":
+            arguments |= SELECT | {"outer": {"method": "fixmatch", "arguments": FixMatch().arguments, "train": train}}
+        elif self.method.endswith("+hdl"):
+            arguments |= {f"hdl_{name}": value for name, value in LABELING.items()}
+        data = {"name": self.data, "labels": self.labels, "imbalance": [float(self.imbalance)] * 2, "validation": 0, "include_labeled": True}
+        return protocol({"method": self.method, "arguments": arguments, "data": data, "train": train})
+
+
+def protocol(config: dict) -> str:
+    """What makes two records' results comparable: everything but the rows drawn, the code, the precision and the machine."""
+    def plain(value: Any) -> Any:
+        return {k: plain(v) for k, v in value.items() if k != "precision"} if isinstance(value, dict) else value
+
+    known = ("name", "labels", "imbalance", "validation", "include_labeled")
+    data = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True} | {k: v for k, v in config["data"].items() if k in known}
+    return json.dumps(plain({"method": config["method"], "arguments": config["arguments"], "data": data, "train": config["train"]}),
+                      sort_keys=True)
+
+
+def finished(folder: Path | None = None) -> dict[str, Run]:
+    """protocol -> the newest finished run of it in a store. What cannot be read is left out."""
+    found: dict[str, Run] = {}
+    for run in all_runs(folder):
+        try:
+            if run.result is not None:
+                found.setdefault(protocol(run.config), run)
+        except (InputError, KeyError, TypeError, AttributeError):
+            continue
+    return found
+
+
+def distinct(jobs: Iterable[Job]) -> list[Job]:
+    """Each job once, in their order."""
+    return list({job.name: job for job in jobs}.values())

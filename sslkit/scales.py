@@ -1,0 +1,23 @@
+"""How large a reproduction is: one definition of each scale, for lessons, tables and batches."""
+from dataclasses import dataclass
+
+from sslkit.errors import choose
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Which data sets it trains on, and for how many steps; everything else are the defaults of train.Config for the data."""
+    about: str
+    data: tuple[str, ...]
+    steps: int
+
+
+SCALES = {
+    "quick": Scale("digits and a small network: minutes on a laptop", ("digits",), 2000),
+    "gpu": Scale("CIFAR-10, WRN-28-2, 2^15 steps: minutes a run on one modern GPU", ("cifar10",), 2**15),
+    "paper": Scale("the papers' data and networks, 2^20 steps", ("cifar10", "cifar100", "svhn", "stl10", "food101"), 2**20)}
+
+
+def scale(name: str) -> Scale:
+    """The scale called `name`; InputError with the nearest name where there is none."""
+    return SCALES[choose("scale", name, SCALES)]
