@@ -4,11 +4,11 @@
     out/02_fixmatch.html                    a lesson as a page
     out/notebooks/02_fixmatch.ipynb         and as a notebook, with its error if it failed
     out/figures/02_fixmatch-01.png ...      its figures
+    out/tables/simmatch-1.md, .csv ...      the papers' tables with ours, as far as the store has them
 """
 import errno
 import logging
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -33,13 +33,16 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.execute import remove_error_markers
 from traitlets import default
 
+from sslkit import papers, scales
 from sslkit.disk import cannot_write
 from sslkit.errors import InputError, require
-from sslkit.lesson import Lesson, lessons, pick, read, stripped, typed
+from sslkit.jobs import distinct
+from sslkit.lesson import Lesson, lessons, parameters_of, pick, read, stripped, typed
 from sslkit.report import clock, export, page, put
 from sslkit.runs import store
 
-__all__ = ["lessons", "reproduce"]
+__all__ = ["fill", "lessons", "notebooks_of", "reproduce", "without_tables"]
+NOTEBOOKS = {"simmatch": "90_simmatch_tables", "kd-fixmatch": "91_kd_fixmatch_tables", "hdl": "92_hdl_tables"}
 
 
 class Kernel(AsyncKernelManager):
@@ -195,29 +198,68 @@ def terminable() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+def without_tables(names: Iterable[str]) -> list[str]:
+    """The names that are no table's, nor `tables`."""
+    return [name for name in names if name != "tables" and name not in papers.tables()]
+
+
+def chosen_tables(names: Iterable[str]) -> list[papers.Table]:
+    """The tables of these names; of `tables` all."""
+    every = papers.tables()
+    return [papers.table(name) for name in dict.fromkeys(one for name in names for one in (every if name == "tables" else [name]))]
+
+
+def notebooks_of(names: Iterable[str]) -> list[str]:
+    """The notebooks that show these tables."""
+    shows = [next(notebook for start, notebook in NOTEBOOKS.items() if table.name.startswith(start)) for table in chosen_tables(names)]
+    return list(dict.fromkeys(shows))
+
+
+def fill(names: Iterable[str], *, scale: str = "quick", seeds: int = 3, scheduler: str | None = None, workers: int | None = None,
+         stream=None) -> bool:
+    """Train what these tables need at a scale, with seeds 0, 1 ...; what the store has is found. True when no run failed.
+
+    InputError as engine.run_batch(), and for a scale there is not, seeds or workers under 1, or data that is not there.
+    """
+    from sslkit.engine import run_batch
+
+    at, chosen = scales.scale(scale), chosen_tables(names)
+    require(seeds >= 1, f"seeds is {seeds}, it must be at least 1")
+    require(workers is None or workers >= 1, f"workers is {workers}, it must be at least 1")
+    jobs = distinct(job for table in chosen for job in table.jobs(at, seeds))
+    for table in chosen:
+        if not table.jobs(at, 1):
+            print(f"note: nothing of {table.name} can be run at scale {scale}: {table.cells[0].missing or 'no column of its data'}",
+                  file=stream or sys.stderr)
+    if not jobs:
+        return True
+    done = run_batch(jobs, scheduler=scheduler, workers=workers, stream=stream)
+    return not done.count("failed")
+
+
 def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", parameters: dict[str, str] | None = None,
-              folder: str | Path | None = None, refresh: bool = False, timeout_s: float = 1800, stream=None) -> bool:
+              folder: str | Path | None = None, refresh: bool = False, timeout_s: float = 1800, command: str = "sslkit reproduce",
+              stream=None) -> bool:
     """Run the lessons, leave notebooks, figures and a summary page in `out`. True when every one ran through.
 
     names: which of them (`02`, `02_fixmatch`; none: all), folder: where they lie. parameters: as typed, each for the
     lessons that have one of its name. refresh: write the outputs back into the lessons, to be committed. timeout_s:
-    for one cell. stream: where progress is shown (default: stderr).
+    for one cell. command: as typed, for the page. stream: where progress is shown (default: stderr).
     Raises InputError before anything runs where something given cannot be used, KeyboardInterrupt when stopped.
     """
     names, parameters, began, begin = list(names), parameters or {}, datetime.now(), time.monotonic()
     todo = [read(path) for path in pick(names, lessons(folder))]
     given = typed(parameters, todo)
-    require(not (refresh and parameters), "--refresh writes back what lessons show by default: it takes no parameters")
+    changed = any(value != parameters_of(lesson)[name] for lesson in todo for name, value in given.get(lesson.name, {}).items())
+    require(not (refresh and changed), "--refresh writes back what lessons show by default: it takes no parameters")
     target, index = Path(out).absolute(), Path(out) / "index.html"
     same = (target / "notebooks").resolve() == todo[0].path.parent.resolve()
     require(not same, f"--out {out} would overwrite the lessons themselves")
     try:
-        for part in ("notebooks", "figures"):
+        for part in ("notebooks", "figures", "tables"):
             (target / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(target, error) from error
-    words = ["sslkit", "reproduce", *names, *["--out", str(out)] * (str(out) != "report"), *["--refresh"] * refresh]
-    command = shlex.join(words + [word for item in parameters.items() for word in ("-p", *item)])
     logging.getLogger("papermill").setLevel(logging.CRITICAL)       # its news are in the notebooks and in our lines
 
     def show() -> None:
@@ -251,6 +293,9 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
                 except InputError as error:
                     good = False
                     progress.write(f"not refreshed: {error}", stays=True)
+        for name in papers.tables():
+            for form in ("md", "csv"):
+                put(target / "tables" / f"{name}.{form}", papers.printed(name, form) + "\n")
         finished = sum(lesson.state == "finished" for lesson in todo)
         took = clock(time.monotonic() - begin)
         progress.write(f"{finished} of {len(todo)} lessons finished in {took}; see {index}", stays=True)

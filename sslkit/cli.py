@@ -1,4 +1,4 @@
-"""sslkit train | runs | reproduce | lab | label | bench: the command line. Exit code 2: something given cannot be used; 130: stopped."""
+"""sslkit train | runs | reproduce | table | lab | label | bench: the command line. Exit code 2: something cannot be used; 130: stopped."""
 import argparse
 import inspect
 import json
@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from sslkit.errors import InputError, choose, require
-from sslkit.terminal import Parser, ProgressLine, chosen
+from sslkit.terminal import Parser, ProgressLine, Screen, chosen
 
 USAGE = """usage: sslkit COMMAND [FLAGS]
 
   train METHOD   one run: supervised, mixmatch, remixmatch, fixmatch, freematch, simmatch, kd-fixmatch; --hdl on all but the last
   runs           what was run, newest first
-  reproduce      run the lessons, leave notebooks, figures and a summary page
+  reproduce      run the lessons, or with `tables` the papers' tables; leave notebooks, figures and a summary page
+  table NAME     a paper's table, ours beside it
   lab            open JupyterLab in the lessons
   label FILES    labels for embeddings of any encoder, from a few labels
   bench          what one training step costs
@@ -201,9 +202,13 @@ def runs(argv: list[str]) -> int:
     parser = Parser(prog="sslkit runs", description="What was run, newest first.")
     parser.add_argument("--store", metavar="DIR", help="where the runs lie (default: $SSLKIT_RUNS or runs/)")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each run")
+    parser.add_argument("--watch", action="store_true", help="show those at work, from any process or machine, until Ctrl-C")
     values = parser.parse(argv)
     folder = Path(values.store) if values.store else store()
     require(not values.store or folder.is_dir(), f"there is no folder {folder}")
+    if values.watch:
+        require(not values.json, "--watch is for people; --json once")
+        return watch(folder)
     rows = []
     for run in all_runs(folder):
         try:
@@ -236,21 +241,77 @@ def runs(argv: list[str]) -> int:
     return 0
 
 
+def watch(folder) -> int:
+    """sslkit runs --watch: what is at work in a store, again and again."""
+    import time
+
+    from sslkit import engine
+
+    screen = Screen(sys.stdout)
+    try:
+        while True:
+            screen.show(engine.at_work(folder))
+            time.sleep(2 if screen.live else 0.5)
+    except KeyboardInterrupt:
+        return 0
+
+
+def table(argv: list[str]) -> int:
+    """sslkit table."""
+    from pathlib import Path
+
+    from sslkit import papers
+    from sslkit.scales import SCALES
+
+    parser = Parser(prog="sslkit table", description="The papers' tables; or one of them: the paper's numbers, independent reruns, ours "
+                    "from the store, and whether they are comparable. `sslkit reproduce NAME` fills it.")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="which (default: list them)")
+    parser.add_argument("--format", metavar="TEXT", default="md", help="md, csv, json or latex (default: md)")
+    parser.add_argument("--scale", metavar="TEXT", help="ours of one scale alone: quick, gpu or paper (default: all)")
+    parser.add_argument("--store", metavar="DIR", help="where the runs lie (default: $SSLKIT_RUNS or runs/)")
+    values = parser.parse(argv)
+    folder = Path(values.store) if values.store else None
+    require(folder is None or folder.is_dir(), f"there is no folder {folder}")
+    if values.name is None:
+        for name, one in papers.tables().items():
+            print(f"{name:12} {one.title}")
+        return 0
+    print(papers.printed(values.name, values.format, (values.scale,) if values.scale else tuple(SCALES), folder))
+    return 0
+
+
 def reproduce(argv: list[str]) -> int:
     """sslkit reproduce."""
     from sslkit import batch
 
-    parser = Parser(prog="sslkit reproduce", description="Run the lessons from end to end; leave the executed notebooks, their figures "
-                    "and a summary page. Exit code 1 if one of them failed.")
-    parser.add_argument("lessons", nargs="*", metavar="LESSON", help="which, by number or name (default: all)")
+    parser = Parser(prog="sslkit reproduce", description="Run the lessons from end to end, or train what fills the papers' tables; leave "
+                    "the executed notebooks, their figures and a summary page. Exit code 1 if one of them failed.")
+    parser.add_argument("lessons", nargs="*", metavar="LESSON", help="which, by number or name; `tables`, or a table by its name (default: "
+                        "all lessons, and the tables as far as the store holds them)")
+    parser.add_argument("--scale", metavar="TEXT", help="of tables: quick, digits on a laptop; gpu, CIFAR-10 and 2^15 steps; paper, the "
+                        "papers' data and 2^20 steps (default: quick)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="of tables: how many, from 0 up (default: 3; papers: 5)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of tables: a dask scheduler, as tcp://host:8786, whose workers share the "
+                        "store (default: one of our own, on this machine)")
+    parser.add_argument("--workers", type=int, metavar="N", help="of tables: runs at a time on this machine (default: one a GPU, else one "
+                        "a core)")
     parser.add_argument("--out", metavar="DIR", default="report", help="where they are left (default: report)")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=1800, help="after which a cell is stopped (default: 1800)")
     parser.add_argument("--refresh", action="store_true", help="also write the outputs back into notebooks/, for committing")
     values = parser.parse(argv)
     require(values.timeout > 0, f"timeout is {values.timeout:g}, it must be above 0 seconds")
-    good = batch.reproduce(values.lessons, out=values.out, parameters=dict(values.parameter), refresh=values.refresh,
-                           timeout_s=values.timeout)
+    names, parameters, good = batch.without_tables(values.lessons), dict(values.parameter), True
+    wanted = [name for name in values.lessons if name not in names]
+    for flag in ("scale", "seeds", "scheduler", "workers"):
+        require(wanted or getattr(values, flag) is None, f"--{flag} is for tables: sslkit reproduce tables --{flag} ...")
+    command = shlex.join(["sslkit", "reproduce", *argv])
+    if wanted:
+        how = {"scale": values.scale or "quick", "seeds": 3 if values.seeds is None else values.seeds}
+        good = batch.fill(wanted, **how, scheduler=values.scheduler, workers=values.workers)
+        names = [*names, *batch.notebooks_of(wanted)]
+        parameters = {name: str(value) for name, value in how.items()} | parameters
+    good &= batch.reproduce(names, out=values.out, parameters=parameters, refresh=values.refresh, timeout_s=values.timeout, command=command)
     return 0 if good else 1
 
 
@@ -309,7 +370,7 @@ def bench(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "runs": runs, "reproduce": reproduce, "lab": lab, "label": label, "bench": bench}
+COMMANDS = {"train": train, "runs": runs, "reproduce": reproduce, "table": table, "lab": lab, "label": label, "bench": bench}
 
 
 def main(argv: list[str] | None = None) -> int:

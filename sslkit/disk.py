@@ -65,6 +65,20 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def is_locked(folder: Path) -> bool:
+    """Does a process of this machine hold the folder?"""
+    try:
+        import fcntl
+
+        with open(folder / ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        pass
+    return False
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder; Busy if another process does. The lock goes with the process, however it ends."""

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import dask
 import torch
 from distributed import Client, KilledWorker, LocalCluster
 
 from sslkit.data import SSLData
-from sslkit.disk import stop_signals
+from sslkit.disk import is_locked, stop_signals
 from sslkit.errors import InputError
 from sslkit.jobs import Job
 from sslkit.lease import held
@@ -39,20 +38,21 @@ COST = {"kd-fixmatch": 2.0, "+hdl": 5 / 3}            # of a recipe, in runs of 
 @dataclass
 class Doing:
     """A job of the batch and how it goes."""
-    job: Job
+    job: Job | None
     path: Path
     state: str = "waiting"               # running, found, trained, failed, stopped, elsewhere (another batch is at it)
     error: str = ""
     steps: int = 0
 
-    def look(self) -> dict[str, Any]:
-        """Where it stands, from the store: step and accuracy of its last evaluation, of a recipe that of its last stage."""
-        with suppress(OSError, ValueError, IndexError):
+    @property
+    def at(self) -> str:
+        """Where it stands, from the store: step and accuracy of its last evaluation, of a recipe's that of the stage."""
+        with suppress(OSError, ValueError, IndexError, KeyError):
             newest = max(self.path.rglob("metrics.jsonl"), key=lambda path: path.stat().st_mtime)
             last = json.loads(newest.read_text().splitlines()[-1])
-            stage = newest.parent.name if newest.parent != self.path else ""
-            return {"stage": stage, "step": last["step"], "test_acc": last["test_acc"]}
-        return {}
+            stage = f"{newest.parent.name} " if newest.parent != self.path else ""
+            return f"{stage}step {last['step']:,} of {self.steps:,}  test {last['test_acc']:.1%}"
+        return "begins"
 
 
 @dataclass
@@ -296,10 +296,7 @@ def overview(batch: Batch, height: int = 24) -> list[str]:
     lines = []
     for d in batch.doing:
         if d.state == "running":
-            at = d.look()
-            stage = f"{at['stage']} " if at.get("stage") else ""
-            lines.append(f"  {d.job.method:16} {d.job.data} {d.job.labels} seed {d.job.seed}  " + (
-                f"{stage}step {at['step']:,} of {d.steps:,}  test {at['test_acc']:.1%}" if at else "begins"))
+            lines.append(f"  {d.job.method:16} {d.job.data} {d.job.labels} seed {d.job.seed}  {d.at}")
     most = max(1, height - 3)
     return [head, *lines[:most], *([f"  and {len(lines) - most} more"] if len(lines) > most else [])]
 
@@ -311,3 +308,19 @@ def errors(folder: Path | None = None) -> list[dict]:
         with suppress(OSError, ValueError):
             found.append(json.loads(path.read_text()))
     return found
+
+
+def at_work(folder: Path) -> list[str]:
+    """Lines of what is at work in a store, whoever does it: each run with its step and accuracy; and how many are finished and failed."""
+    runs = [path.parent for path in folder.glob("*/config.json")]
+    lines, finished = [], 0
+    for path in runs:
+        if (path / "result.json").exists():
+            finished += 1
+        elif held(lease_of(folder, path)) or any(is_locked(lock.parent) for lock in path.rglob(".lock")):
+            with suppress(InputError, KeyError, TypeError):
+                config = Run(path).config
+                doing = Doing(None, path, steps=config["train"]["steps"])
+                data = f"{config['data']['name']} {config['data']['labels']}"
+                lines.append(f"  {config['method']:16} {data} seed {config['train']['seed']}  {doing.at}")
+    return [f"{len(lines)} running, {finished} finished, {len(errors(folder))} failed", *lines]

@@ -86,7 +86,8 @@ class Job:
             arguments |= SELECT | {"outer": {"method": "fixmatch", "arguments": FixMatch().arguments, "train": train}}
         elif self.method.endswith("+hdl"):
             arguments |= {f"hdl_{name}": value for name, value in LABELING.items()}
-        data = {"name": self.data, "labels": self.labels, "imbalance": [float(self.imbalance)] * 2, "validation": 0, "include_labeled": True}
+        data = {"name": self.data, "labels": self.labels, "imbalance": [float(self.imbalance)] * 2, "validation": 0,
+                "include_labeled": True}
         return protocol({"method": self.method, "arguments": arguments, "data": data, "train": train})
 
 

@@ -328,6 +328,10 @@ def spread(values: Mapping, xlabel: str, *, title: str = "", limits: tuple[float
     """
     alt = (title or "accuracy") + f" by {xlabel}" * bool(xlabel) + (f"; beside it {beside[0]}" if beside else "")
     figure, axes = new(9 if beside else 7, 3.4, alt, 1, 2 if beside else 1, squeeze=False, width_ratios=(1.7, 1) if beside else None)
+    if not values:
+        axes[0, 0].set(title=title, xticks=[], yticks=[])
+        axes[0, 0].text(0.5, 0.5, "nothing yet", ha="center", va="center", fontsize=12, color="#888888")
+        return figure
     named = isinstance(next(iter(values.values())), Mapping)
     groups = values if named else {"": values}
     axis, xs = axes[0, 0], list(next(iter(groups.values())))

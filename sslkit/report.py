@@ -14,7 +14,7 @@ from urllib.parse import quote
 import torch
 from nbformat import NotebookNode
 
-from sslkit import __version__
+from sslkit import __version__, papers
 from sslkit.disk import write_atomically
 from sslkit.errors import InputError
 from sslkit.lesson import Lesson, plain
@@ -52,6 +52,7 @@ pre { margin: .7rem 0 0; padding: .6rem .8rem; border-radius: 6px; background: v
 .table { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums }
 th, td { padding: .45rem .9rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
+details { margin: 0 0 1rem } summary { cursor: pointer; font-weight: 600; margin: 0 0 .5rem } li { margin: .2rem 0 }
 tr:last-child td { border-bottom: 0 } th { font-weight: 600 } .n { text-align: right }
 """
 
@@ -136,6 +137,23 @@ def card(lesson: Lesson) -> str:
 """
 
 
+def papers_tables() -> str:
+    """The papers' tables, each to be opened; those that have figures of ours first of all say which."""
+    parts = []
+    for name, one in papers.tables().items():
+        lines = papers.beside(one)
+        rows, notes = papers.shown(one, lines)
+        head, *rows = papers.filled(rows)
+        ours = sum(bool(line.values) for line in lines)
+        said = f"{ours} of {len(lines)} rows have figures of ours" if ours else "nothing of ours yet"
+        below = "".join(f"<li>{escape(note)}</li>" for note in notes)
+        summary = f'{escape(one.title)} <span class="soft">{escape(one.unit)}; {said}</span>'
+        links = f'<a href="tables/{name}.md">{name}.md</a>, <a href="tables/{name}.csv">{name}.csv</a>'
+        parts.append(f"<details{' open' * bool(ours)}><summary>{summary}</summary>\n{table(tuple(head), rows)}"
+                     f'<ul class="soft">{below}</ul><p class="soft">As text: {links}</p></details>\n')
+    return "".join(parts)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A table; the first two columns are text, the others numbers."""
     def line(cells: tuple[str, ...], tag: str) -> str:
@@ -171,6 +189,8 @@ def page(lessons: list[Lesson], command: str, began: datetime, seconds: float) -
 <dl>{"".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())}</dl>
 <h2>Lessons</h2>
 {"".join(map(card, lessons))}
+<h2>The papers' tables</h2>
+{papers_tables()}
 <h2>Runs</h2>
 <p class="soft">Finished runs in <code>{escape(str(store().absolute()))}</code>, newest first.</p>
 {table(head, rows) if rows else "<p>None yet.</p>"}

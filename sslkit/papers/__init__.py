@@ -8,7 +8,7 @@ import io
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -74,7 +74,6 @@ class Line:
     scale: str = ""
     values: dict[int, float] = field(default_factory=dict)       # seed -> percent
     differs: tuple[str, ...] = ()                                # from the paper's protocol, in words
-    steps: int = 0
 
     @property
     def mean(self) -> float | None:
@@ -134,7 +133,10 @@ DOUBTS = {
     "Dash": "USB takes Dash's first threshold from the test set",
     "MixMatch": "USB's MixMatch has beta .5, lambda_u 100, a ramp of .4 and one lambda a batch",
     "SimMatch": "USB's SimMatch scales its bank to unit norm over the batch"}
-BEST = "reruns (TorchSSL, USB): the best checkpoint on the test set, 3 seeds; USB has WRN-28-2 on CIFAR-100 too; both train SVHN on train + extra"
+BEST = ("reruns (TorchSSL, USB): the best checkpoint on the test set, 3 seeds; USB has WRN-28-2 on CIFAR-100 too; both train SVHN on train "
+        "+ extra")
+OURSELVES = ("ours: the last evaluation of the averaged weights; splits of our own, as many labelled images a class; mean and sample std "
+             "over the seeds; a difference only where the protocol is the paper's, as far as it is known")
 
 
 def published(data: str, method: str) -> dict:
@@ -228,8 +230,8 @@ def tables() -> dict[str, Table]:
               "linear evaluation, %; Pets and Flowers the mean of the classes", accuracy, simmatch_3()),
         Table("simmatch-5", f"{simmatch}, Table 5: ablation", "Both corrections matter, q_hat more than p_hat.", accuracies, accuracy,
               simmatch_5()),
-        Table("kd-fixmatch", "KD-FixMatch (Wang et al., arXiv 2309.05826): gain over FixMatch", "An inner network that begins with the trusted "
-              "labels of an outer one is more accurate.", "points over its outer FixMatch", gain_over("outer"), kd_fixmatch()),
+        Table("kd-fixmatch", "KD-FixMatch (Wang et al., arXiv 2309.05826): gain over FixMatch", "An inner network that begins with the "
+              "trusted labels of an outer one is more accurate.", "points over its outer FixMatch", gain_over("outer"), kd_fixmatch()),
         Table("hdl", "HDL (Ma et al., arXiv 2404.17173): gain over the base method", "Labels from embeddings improve every base method.",
               "points over the base method", gain_over("base"), hdl()))
     return {table.name: table for table in every}
@@ -240,7 +242,7 @@ def table(name: str) -> Table:
     return tables()[choose("table", name, tables())]
 
 
-def differences(cell: Cell, job: Job, run: Run) -> tuple[str, ...]:
+def differences(cell: Cell, run: Run) -> tuple[str, ...]:
     """In what the run's protocol differs from what is known of the paper's."""
     used = run.config["train"]
     return tuple(f"{name.replace('_', ' ')} {used[name]:,}, paper {value:,}" if isinstance(value, int) else
@@ -248,7 +250,7 @@ def differences(cell: Cell, job: Job, run: Run) -> tuple[str, ...]:
                  for name, value in cell.published.items() if used[name] != value)
 
 
-def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int = 100) -> list[Line]:
+def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int = 20) -> list[Line]:
     """The table's cells with what the store holds of seeds 0, 1 ... at each of the scales: a Line for each scale that has any, one without
     values where none has."""
     runs, lines = finished(store), []
@@ -256,11 +258,11 @@ def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | No
         mine = []
         for name in scales:
             at = scale(name)
-            there = {seed: runs[job.key()] for seed in range(seeds) if (job := cell.job(at, seed)) and job.key() in runs} if (
-                cell.job(at, 0)) else {}
+            jobs = {seed: job for seed in range(seeds) if (job := cell.job(at, seed))}
+            there = {seed: runs[key] for seed, job in jobs.items() if (key := job.key()) in runs}
             if there:
                 values = {seed: 100 * table.value(run.result) for seed, run in there.items()}
-                mine.append(Line(cell, name, values, differences(cell, cell.job(at, 0), next(iter(there.values()))), at.steps))
+                mine.append(Line(cell, name, values, differences(cell, next(iter(there.values())))))
         lines += mine or [Line(cell)]
     return lines
 
@@ -275,29 +277,36 @@ def shown(table: Table, lines: Sequence[Line]) -> tuple[list[tuple[str, ...]], l
     def text(value: float | None, std: float | None = None, sign: str = "") -> str:
         return "" if value is None else f"{value:{sign}.2f}" + (f" ± {std:.2f}" if std is not None else "")
 
-    def marks(cell: Cell) -> str:
-        notes.extend(note for note in cell.notes if note not in notes)
-        return "".join(f" [{notes.index(note) + 1}]" for note in cell.notes)
+    def marks(cell: Cell, of_usb: bool) -> str:
+        mine = [note for note in cell.notes if note.startswith("USB") == of_usb]
+        notes.extend(note for note in mine if note not in notes)
+        return "".join(f" [{notes.index(note) + 1}]" for note in mine)
 
     rows = []
     for line in lines:
-        cell = line.cell
-        rows.append((cell.row, cell.column, f"{cell.bound} {text(cell.paper, cell.std)}".strip() + marks(cell), text(cell.reruns.get("TorchSSL")),
-                     text(cell.reruns.get("USB")), text(line.mean, line.std), str(len(line.values) or ""), text(line.difference, sign="+"),
-                     line.scale, line.verdict))
-    return rows, [f"[{k}] {note}" for k, note in enumerate(notes, 1)] + ([BEST] if any(line.cell.reruns for line in lines) else []) + [
-        "ours: the last evaluation of the averaged weights; splits of our own, as many labelled images a class; mean and sample std over the "
-        "seeds; a difference only where the protocol is the paper's, as far as it is known"]
+        cell, paper = line.cell, f"{line.cell.bound} {text(line.cell.paper, line.cell.std)}".strip()
+        rows.append((cell.row, cell.column, paper + marks(cell, False), text(cell.reruns.get("TorchSSL")),
+                     text(cell.reruns.get("USB")) + marks(cell, True), text(line.mean, line.std), str(len(line.values) or ""),
+                     text(line.difference, sign="+"), line.scale, line.verdict))
+    numbered = [f"[{k}] {note}" for k, note in enumerate(notes, 1)]
+    return rows, [*numbered, *([BEST] if any(line.cell.reruns for line in lines) else []), OURSELVES]
+
+
+def filled(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The head and the rows without the columns of reruns and scale where no row has any."""
+    shows = [k for k, name in enumerate(HEAD) if name not in ("TorchSSL", "USB", "scale", "difference") or any(row[k] for row in rows)]
+    return [tuple(row[k] for k in shows) for row in (HEAD, *rows)]
 
 
 def as_markdown(table: Table, lines: Sequence[Line]) -> str:
     rows, notes = shown(table, lines)
-    widths = [max(len(row[k]) for row in (HEAD, *rows)) for k in range(len(HEAD))]
+    head, *rows = filled(rows)
+    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|").ljust(width) for cell, width in zip(cells, widths)) + " |"
 
-    body = [line(HEAD), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)]
+    body = [line(head), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)]
     return "\n".join([f"**{table.title}**, {table.unit}", "", *body, "", *(f"- {note}" for note in notes)])
 
 
@@ -309,8 +318,8 @@ def as_csv(table: Table, lines: Sequence[Line]) -> str:
     for line in lines:
         c = line.cell
         figures = (c.paper, c.std, c.reruns.get("TorchSSL"), c.reruns.get("USB"), line.mean, line.std, len(line.values), line.difference)
-        writer.writerow((table.name, c.row, c.column, c.bound, *("" if v is None else round(v, 4) for v in figures), line.scale, line.verdict,
-                         "; ".join(c.notes)))
+        numbers = ("" if figure is None else round(figure, 4) for figure in figures)
+        writer.writerow((table.name, c.row, c.column, c.bound, *numbers, line.scale, line.verdict, "; ".join(c.notes)))
     return file.getvalue().rstrip("\n")
 
 
@@ -325,14 +334,15 @@ def as_json(table: Table, lines: Sequence[Line]) -> str:
 def as_latex(table: Table, lines: Sequence[Line]) -> str:
     """A tabular of the first eight columns and whether a row is comparable; needs booktabs."""
     def safe(text: str) -> str:
-        for old, new in (("\\", "\\textbackslash{}"), ("%", "\\%"), ("_", "\\_"), ("&", "\\&"), ("#", "\\#"), ("±", "$\\pm$"), ("^", "\\^{}")):
-            text = text.replace(old, new)
-        return text
+        for sign in "%_&#":
+            text = text.replace(sign, f"\\{sign}")
+        return text.replace("±", "$\\pm$")
 
     rows, notes = shown(table, lines)
-    body = [" & ".join(map(safe, row)) + " \\\\" for row in rows]
-    return "\n".join([f"% {table.title}, {table.unit}", "\\begin{tabular}{ll" + "r" * 6 + "ll}", "\\toprule",
-                      " & ".join(map(safe, HEAD)) + " \\\\", "\\midrule", *body, "\\bottomrule", "\\end{tabular}", *(f"% {n}" for n in notes)])
+    head, *body = (" & ".join(map(safe, row)) + " \\\\" for row in filled(rows))
+    columns = "ll" + "r" * (head.count("&") - 2) + "l"
+    return "\n".join([f"% {table.title}, {table.unit}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", head, "\\midrule", *body,
+                      "\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in notes)])
 
 
 FORMATS = {"md": as_markdown, "csv": as_csv, "json": as_json, "latex": as_latex}
@@ -345,3 +355,35 @@ def printed(name: str, form: str = "md", scales: Sequence[str] = tuple(SCALES), 
         scale(at)
     chosen = table(name)
     return FORMATS[form](chosen, beside(chosen, scales, store))
+
+
+def over_control() -> Table:
+    """The table of HDL with the gain over the control in place of that over the base."""
+    return replace(table("hdl"), value=gain_over("control"), unit="points over the control")
+
+
+def named(line: Line) -> str:
+    """The row, with its column where that is a long tail's."""
+    return line.cell.row + (", long tail" if "-LT" in line.cell.column else "")
+
+
+def dots(lines: Sequence[Line]) -> dict[str, list[float]]:
+    """Row -> a fraction for each seed, for plots.spread; of several columns the row names each."""
+    ours = [line for line in lines if line.values]
+    several = len({line.cell.column.replace("-LT", "") for line in ours}) > 1
+    return {named(line) + f"\n{line.cell.column}" * several: [v / 100 for v in line.values.values()] for line in ours}
+
+
+def ranking(lines: Sequence[Line]) -> str:
+    """What ours show, a line for each column, from the best down: mean, std and seeds of each."""
+    columns: dict[str, list[Line]] = {}
+    for line in lines:
+        if line.values:
+            columns.setdefault(line.cell.column.replace("-LT", ""), []).append(line)
+    said = []
+    for column, mine in columns.items():
+        mine = sorted(mine, key=lambda line: -line.mean)
+        each = [f"{named(line)} {line.mean:.2f}" + (f" ± {line.std:.2f}" if line.std is not None else "") + f" (n = {len(line.values)})"
+                for line in mine]
+        said.append(f"{column}: " + ", ".join(each))
+    return "\n".join(said) or "nothing of ours in the store yet: sslkit reproduce tables"
