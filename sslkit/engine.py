@@ -3,6 +3,7 @@
 What is finished is found by its configuration and skipped. A run that a dead worker was at goes on from its last checkpoint on another one.
 The store is the only memory: a killed batch is given again and goes on; two batches on one store share the work.
 """
+import asyncio
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import dask
 import torch
 from distributed import Client, KilledWorker, LocalCluster
+from distributed.comm import connect
 
 from sslkit.data import SSLData
 from sslkit.disk import is_locked, stop_signals
@@ -29,7 +31,7 @@ from sslkit.terminal import Screen
 from sslkit.train import Machine, set_up, take_step
 from sslkit.work import work
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 5
 CONFIG = {"distributed.scheduler.worker-ttl": None, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
           "distributed.scheduler.allowed-failures": 1}
 COST = {"kd-fixmatch": 2.0, "+hdl": 5 / 3}            # of a recipe, in runs of its method
@@ -129,17 +131,25 @@ def shape(count: int, workers: int | None = None) -> tuple[int, int]:
     return workers, max(1, cores // workers)
 
 
+def reachable(scheduler: str) -> None:
+    """Raise InputError unless a dask scheduler answers there. (A Client that fails lingers.)"""
+    async def shake_hands() -> None:
+        comm = await connect(scheduler, timeout=CONNECT_SECONDS)
+        await comm.close()
+
+    try:
+        asyncio.run(asyncio.wait_for(shake_hands(), CONNECT_SECONDS + 1))
+    except Exception as error:                          # whatever listens there may send anything
+        reason = str(error).splitlines()[0] if str(error) else "no answer"
+        raise InputError(f"the scheduler at {scheduler} cannot be reached: {reason}") from error
+
+
 @contextmanager
 def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
     """A client of the scheduler at that address, or of a cluster of our own. InputError where it cannot be reached."""
     with dask.config.set(CONFIG):
         if scheduler is not None:
-            try:
-                client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-            except (OSError, ValueError, TimeoutError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise InputError(f"the scheduler at {scheduler} cannot be reached: {reason}") from error
-            with client:
+            with Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False) as client:
                 yield client
             return
         gpus = torch.cuda.device_count()
@@ -166,6 +176,9 @@ def run_batch(jobs: Sequence[Job], *, scheduler: str | None = None, workers: int
     workers, threads = shape(len(jobs), workers)
     machine = Machine(threads=None if scheduler else threads)
     folder = store().absolute()
+    if scheduler is not None:
+        with dask.config.set(CONFIG):
+            reachable(scheduler)
     doing, known = prepared(jobs, machine)
     batch = Batch(doing, workers=workers)
     todo = [d for d in doing if d.state == "waiting"]
