@@ -9,6 +9,7 @@
 import errno
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -238,13 +239,13 @@ def fill(names: Iterable[str], *, scale: str = "quick", seeds: int = 3, schedule
 
 
 def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", parameters: dict[str, str] | None = None,
-              folder: str | Path | None = None, refresh: bool = False, timeout_s: float = 1800, command: str = "sslkit reproduce",
+              folder: str | Path | None = None, refresh: bool = False, timeout_s: float = 1800, command: str | None = None,
               stream=None) -> bool:
     """Run the lessons, leave notebooks, figures and a summary page in `out`. True when every one ran through.
 
     names: which of them (`02`, `02_fixmatch`; none: all), folder: where they lie. parameters: as typed, each for the
     lessons that have one of its name. refresh: write the outputs back into the lessons, to be committed. timeout_s:
-    for one cell. command: as typed, for the page. stream: where progress is shown (default: stderr).
+    for one cell. command: as typed, for the page (default: made of these). stream: where progress is shown (default: stderr).
     Raises InputError before anything runs where something given cannot be used, KeyboardInterrupt when stopped.
     """
     names, parameters, began, begin = list(names), parameters or {}, datetime.now(), time.monotonic()
@@ -260,6 +261,9 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
             (target / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(target, error) from error
+    if command is None:
+        words = ["sslkit", "reproduce", *names, *["--out", str(out)] * (str(out) != "report"), *["--refresh"] * refresh]
+        command = shlex.join(words + [word for item in parameters.items() for word in ("-p", *item)])
     logging.getLogger("papermill").setLevel(logging.CRITICAL)       # its news are in the notebooks and in our lines
 
     def show() -> None:

@@ -1,0 +1,302 @@
+"""The batch engine with real processes: killed batches, dead workers, full disks; nothing is lost, nothing done twice."""
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sslkit import engine
+from sslkit.disk import locked
+from sslkit.errors import InputError
+from sslkit.jobs import Job
+from sslkit.lease import Lease
+from sslkit.runs import Run
+from sslkit.task import lease_of
+
+SMALL = {"batch_size": 16, "mu": 2, "eval_every": 10}
+JOBS = [Job(method, "digits", 20, seed, steps, train=SMALL) for seed in (0, 1) for method, steps in (
+    ("fixmatch", 60), ("supervised", 100), ("fixmatch+hdl", 30))]
+FEW = [Job("supervised", "digits", 20, seed, 20, train=SMALL) for seed in (0, 1)]
+PROGRAM = """
+import json, sys
+from sslkit.engine import run_batch
+from sslkit.jobs import Job
+if __name__ == "__main__":
+    batch = run_batch([Job(**job) for job in json.loads(sys.argv[1])], scheduler=(sys.argv[2:] or [None])[0], workers=2)
+    print(json.dumps([[d.job.name, d.state, d.error, str(d.path)] for d in batch.doing]))
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "batch.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def start(program, store, jobs=JOBS, *scheduler, **options) -> subprocess.Popen:
+    """A batch in a process of its own."""
+    words = [sys.executable, program, json.dumps([vars(job) for job in jobs]), *scheduler]
+    return subprocess.Popen(words, env={**os.environ, "SSLKIT_RUNS": str(store), "SSLKIT_LEASE_SECONDS": "5"}, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, **options)
+
+
+def ended(process) -> list[list[str]]:
+    """[name, state, error, path] of each job, when the batch is over."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+def figures(store) -> dict[str, tuple]:
+    """What every finished run came to: its results but for the time they took, and its metrics."""
+    def plain(value):
+        return {k: plain(v) for k, v in value.items() if k not in ("seconds", "machine")} if isinstance(value, dict) else value
+
+    found = {}
+    for path in sorted(store.glob("*/config.json")):
+        run = path.parent
+        metrics = [[plain(json.loads(line)) for line in file.read_text().splitlines()] for file in sorted(run.rglob("metrics.jsonl"))]
+        found[run.name] = (plain(Run(run).result), metrics)
+    return found
+
+
+def stamps(store) -> dict[Path, int]:
+    """When each result was written."""
+    return {path: path.stat().st_mtime_ns for path in store.rglob("result.json")}
+
+
+def children(process) -> list[psutil.Process]:
+    """The processes of a batch that train: those at a job, not those that wait for one."""
+    found = []
+    with suppress(psutil.Error):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if "sslkit.task" in child.cmdline():
+                    found.append(child)
+    return found
+
+
+def alone(seconds=60) -> None:
+    """Wait until nothing that a killed batch left is at work."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any("sslkit.task" in (p.info["cmdline"] or ()) and p.info["ppid"] == 1
+                                         for p in psutil.process_iter(["cmdline", "ppid"])):
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(program, tmp_path_factory):
+    store = tmp_path_factory.mktemp("undisturbed")
+    assert [state for _, state, *_ in ended(start(program, store))] == ["trained"] * len(JOBS)
+    return figures(store)
+
+
+def kill(what: str, process: subprocess.Popen) -> None:
+    """SIGKILL a worker of the batch, the batch itself, or both."""
+    if what in ("worker", "both"):
+        for child in children(process)[:1]:
+            with suppress(psutil.Error):
+                psutil.Process(child.ppid()).kill()
+    if what in ("batch", "both"):
+        process.kill()
+
+
+def disturb(program, store, what, seconds, undisturbed) -> None:
+    process = start(program, store)
+    time.sleep(seconds)
+    kill(what, process)
+    if what == "worker":
+        rows = ended(process)
+        assert all(state == "trained" for _, state, *_ in rows), rows
+        before = {}
+    else:
+        process.communicate()
+        before = stamps(store)
+    rows = ended(start(program, store))
+    assert all(state in ("trained", "found") for _, state, *_ in rows), rows
+    assert figures(store) == undisturbed, "nothing lost, and every number the same"
+    after = stamps(store)
+    done = {path for path in before if path.parent.name not in ("base", "hdl", "control")}
+    assert all(after[path] == before[path] for path in before), "what was finished was not run again"
+    assert sum(state == "found" for _, state, *_ in rows) >= len(done)
+    alone()
+
+
+def test_a_killed_worker_costs_a_retry(program, tmp_path, undisturbed):
+    disturb(program, tmp_path / "store", "worker", 9, undisturbed)
+
+
+def test_a_killed_batch_goes_on(program, tmp_path, undisturbed):
+    disturb(program, tmp_path / "store", "both", 10, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("round", range(20))
+def test_kills_at_random_moments(round, program, tmp_path, undisturbed):
+    seconds = random.Random(f"{os.getpid()} {round} {time.time()}").uniform(2, 22)
+    print(f"killed after {seconds:.2f} s")
+    disturb(program, tmp_path / "store", ("worker", "batch", "both")[round % 3], seconds, undisturbed)
+
+
+def test_two_batches_share_the_work(program, tmp_path, undisturbed):
+    store = tmp_path / "store"
+    rows = [ended(process) for process in [start(program, store), start(program, store)]]
+    for name, *_ in rows[0]:
+        states = sorted(state for batch in rows for other, state, *_ in batch if other == name)
+        assert states == ["found", "trained"], "each run by one of them"
+    assert figures(store) == undisturbed
+
+
+def test_ctrl_c_saves_what_runs(program, tmp_path):
+    jobs = [Job("fixmatch", "digits", 20, seed, 3000, train=SMALL) for seed in (0, 1, 2)]
+    process = start(program, tmp_path / "store", jobs, start_new_session=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and len(list((tmp_path / "store").glob("*/metrics.jsonl"))) < 2:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)                  # as a terminal does: to all of the group
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0 and "stopping: what runs is being saved" in err
+    saved = list((tmp_path / "store").glob("*/checkpoint.pt"))
+    assert len(saved) == 2 and not list((tmp_path / "store").glob("*/result.json"))
+    assert not list((tmp_path / "store" / "leases").iterdir()) and not list((tmp_path / "store").glob(".stop-*"))
+    alone()
+
+
+def test_a_run_that_fails_is_kept_with_its_error_and_the_others_go_on(program, tmp_path):
+    bad = Job("supervised", "digits", 20, 0, 20, train=SMALL | {"lr": 1e30})
+    rows = ended(start(program, tmp_path / "store", [bad, *FEW]))
+    assert [state for _, state, *_ in rows] == ["failed", "trained", "trained"] and "the loss is" in rows[0][2]
+    (kept,) = engine.errors(tmp_path / "store")
+    assert kept["job"]["train"]["lr"] == 1e30 and "FloatingPointError" in kept["error"] and "Traceback" in kept["traceback"]
+
+
+def test_a_result_that_cannot_be_read_is_set_aside_and_run_again(program, tmp_path):
+    store = tmp_path / "store"
+    path = Path(ended(start(program, store, FEW))[0][3])
+    before = figures(store)
+    (path / "result.json").write_text('{"test_acc": ')
+    rows = ended(start(program, store, FEW))
+    assert [state for _, state, *_ in rows] == ["trained", "found"] and figures(store) == before
+    (aside,) = path.glob("result.json.corrupt-*")
+    assert aside.read_text() == '{"test_acc": '
+
+
+@contextmanager
+def disk(folder, *options):
+    """A file system of its own."""
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "sslkit-test", folder], capture_output=True) \
+        if shutil.which("mount") and sys.platform == "linux" else None
+    if made is None or made.returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_fails_a_run_in_a_sentence_and_the_batch_goes_on_when_there_is_space(program, tmp_path):
+    with disk(tmp_path / "small", "size=200k") as store:
+        rows = ended(start(program, store, FEW))
+        assert all(state == "failed" and "no space left" in error for _, state, error, _ in rows), rows
+        subprocess.run(["mount", "-o", "remount,size=20m", store], check=True)
+        assert [state for _, state, *_ in ended(start(program, store, FEW))] == ["trained"] * 2
+        assert not engine.errors(store), "what went well at last is no failure any more"
+
+
+def test_a_store_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
+    with disk(tmp_path / "fixed", "size=1m") as store:
+        subprocess.run(["mount", "-o", "remount,ro", store], check=True)
+        monkeypatch.setenv("SSLKIT_RUNS", str(store))
+        with pytest.raises(InputError, match="the store .* cannot be written: Read-only"):
+            engine.run_batch(FEW)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
+def test_a_scheduler_that_cannot_be_reached_is_said_within_seconds(address, runs):
+    begin = time.monotonic()
+    with pytest.raises(InputError, match=f"the scheduler at {address} cannot be reached"):
+        engine.run_batch(FEW, scheduler=address)
+    assert time.monotonic() - begin < 15
+
+
+def test_workers_started_by_hand(program, tmp_path):
+    def dask(*words):
+        environment = {**os.environ, "SSLKIT_RUNS": str(tmp_path / "elsewhere")}
+        return subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                env=environment, cwd=tmp_path)
+
+    store, file = tmp_path / "store", tmp_path / "scheduler.json"
+    scheduler = dask("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file)
+    workers = []
+    try:
+        while not file.exists():
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        workers = [dask("worker", address, "--nworkers", "1", "--nthreads", "1", "--no-dashboard") for _ in range(2)]
+        rows = ended(start(program, store, FEW, address))
+        assert [state for _, state, *_ in rows] == ["trained"] * 2
+        assert len(list(store.glob("*/result.json"))) == 2 and not (tmp_path / "elsewhere").exists(), "the batch says where the store is"
+    finally:
+        for process in (*workers, scheduler):
+            process.terminate()
+        for process in (*workers, scheduler):
+            process.communicate()
+
+
+def test_nothing_to_do_starts_nothing(program, runs, capsys, monkeypatch):
+    for job in FEW:
+        job.perform(job.opened({}))
+    monkeypatch.setattr(engine, "LocalCluster", None)
+    batch = engine.run_batch(FEW)
+    assert batch.count("found") == 2 and "2 runs: 2 found in the store" in capsys.readouterr().err
+
+
+def test_the_overview_tells_what_runs(tmp_path):
+    run = tmp_path / "run" / "base"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text('{"step": 20, "test_acc": 0.5}\n{"step": 40, "test_acc": 0.75}\n')
+    doing = [engine.Doing(FEW[0], tmp_path / "run", "running", steps=100), engine.Doing(FEW[1], tmp_path / "x", "trained"),
+             engine.Doing(FEW[1], tmp_path / "y", "failed")]
+    head, line = engine.overview(engine.Batch(doing))
+    assert head.startswith("1 of 3 runs done, 1 running, 1 failed, about") and "base step 40 of 100  test 75.0%" in line
+    many = engine.Batch([engine.Doing(FEW[0], tmp_path / "run", "running", steps=100)] * 30)
+    assert len(engine.overview(many, 24)) <= 24 and "and 9 more" in engine.overview(many, 24)[-1]
+
+
+def test_who_is_at_work_in_a_store(runs, tmp_path):
+    jobs = [*FEW, Job("supervised", "digits", 20, 2, 20, train=SMALL)]
+    paths = [job.path(job.opened({})) for job in jobs]
+    jobs[0].perform(jobs[0].opened({}))
+    for path in paths[1:]:
+        shutil.copytree(paths[0], path)
+        (path / "result.json").unlink()
+    with Lease(lease_of(runs, paths[1])), locked(paths[2]):
+        head, *lines = engine.at_work(runs)
+    assert head == "2 running, 1 finished, 0 failed" and len(lines) == 2 and "step 20 of 20" in lines[0]
+    assert engine.at_work(runs)[0].startswith("0 running")
+
+
+def test_the_estimate_is_of_the_right_size(digits):
+    job = Job("supervised", "digits", 20, 0, 200, train=SMALL)
+    one = engine.seconds_a_run(job, digits, engine.Machine())
+    begin = time.monotonic()
+    job = Job("supervised", "digits", 20, 0, 200, train=SMALL | {"eval_every": 200})
+    for _ in engine_train(job, digits):
+        pass
+    assert 0.2 < one / (time.monotonic() - begin) < 5
+
+
+def engine_train(job, data):
+    from sslkit.train import train
+
+    return train(job.made(), data, job.config)

@@ -1,0 +1,211 @@
+"""The papers' tables: their numbers are the files', ours stand beside them, and as comparable only with the same protocol."""
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslkit import cli, papers
+from sslkit.errors import InputError
+from sslkit.jobs import Job, finished, protocol
+from sslkit.methods import FixMatch
+from sslkit.recipes import hdl_record, kd_fixmatch_record
+from sslkit.runs import record
+from sslkit.scales import SCALES, scale
+from sslkit.train import Config
+
+
+def finish(folder: Path, job: Job, **result) -> None:
+    """A finished run of `job` in a store, without training it."""
+    run = folder / job.name
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(json.loads(job.key()) | {"code": {}}))
+    (run / "result.json").write_text(json.dumps(result))
+
+
+def jobs(name: str, row: str, column: str, at: str, seeds: int) -> list[Job]:
+    cell = next(cell for cell in papers.table(name).cells if (cell.row, cell.column) == (row, column))
+    return [cell.job(scale(at), seed) for seed in range(seeds)]
+
+
+def line(name: str, row: str, column: str, store: Path) -> papers.Line:
+    (found,) = [one for one in papers.beside(papers.table(name), store=store) if (one.cell.row, one.cell.column) == (row, column)]
+    return found
+
+
+@pytest.mark.parametrize("name, file, column", [("simmatch-1", "simmatch_table1", "mean"), ("simmatch-5", "simmatch_table5", "top1"),
+                                                ("kd-fixmatch", "kd_fixmatch_gains", "gain_over_fixmatch_points"),
+                                                ("hdl", "hdl_gains", "gain_points")])
+def test_a_table_has_the_papers_numbers_each_once(name, file, column):
+    printed = [cell.paper for cell in papers.table(name).cells if cell.paper is not None]
+    assert printed == [float(row[column]) for row in papers.rows_of(file)]
+
+
+def test_the_wide_tables_have_every_number():
+    rows = papers.rows_of("simmatch_table2")
+    numbers = [row[f"{top}_{share}"] for row in rows for share in ("1pct", "10pct") for top in ("top1", "top5")]
+    assert [cell.paper for cell in papers.table("simmatch-2").cells] == [float(n) for n in numbers if n]
+    assert len(papers.table("simmatch-3").cells) == 5 * 8
+
+
+def test_reruns_stand_beside_their_row():
+    cell = next(cell for cell in papers.table("simmatch-1").cells if (cell.row, cell.column) == ("FixMatch(RA)", "CIFAR-10@250"))
+    assert cell.reruns == {"TorchSSL": 95.14, "USB": pytest.approx(95.1, abs=0.2)} and cell.std == 0.65
+
+
+def test_doubts_are_footnotes():
+    text = papers.printed("simmatch-1")
+    assert "58.99 ± 0.38 [1]" in text and "[1] 58.99 as printed is probably a digit swap" in text
+    assert "94.40 ± 1.37 [" in text and "best checkpoint on the test set" in text
+    assert "carry the same numbers" in papers.printed("simmatch-2")
+    row = next(row for row in text.splitlines() if row.startswith("| MixMatch        | CIFAR-10@250"))
+    assert "88.95 ± 0.86  " in row and "62.72 [" in row, "a doubt on a rerun stands at the rerun"
+
+
+def test_a_cell_not_run_is_empty_and_a_method_not_built_says_so(tmp_path):
+    lines = papers.beside(papers.table("simmatch-1"), store=tmp_path)
+    assert all(one.mean is None and one.difference is None and not one.comparable for one in lines)
+    assert {one.cell.row for one in lines if one.verdict == "not built yet"} == {
+        "Pi-Model", "Pseudo-Labeling", "Mean Teacher", "UDA", "Dash", "CoMatch"}
+    assert {one.verdict for one in lines if one.cell.row == "SimMatch"} == {""}
+    assert all("ImageNet" in one.verdict or "not built" in one.verdict for one in papers.beside(papers.table("simmatch-2"), store=tmp_path))
+
+
+def test_ours_has_mean_std_and_seeds(tmp_path):
+    for job, acc in zip(jobs("simmatch-1", "SimMatch", "digits@20", "quick", 3), (0.9, 0.92, 0.97)):
+        finish(tmp_path, job, test_acc=acc)
+    one = line("simmatch-1", "SimMatch", "digits@20", tmp_path)
+    assert one.mean == pytest.approx(93) and one.std == pytest.approx(3.6056, abs=1e-3) and list(one.values) == [0, 1, 2]
+    assert not one.comparable and one.difference is None and one.verdict == "no such number in the paper" and one.scale == "quick"
+    assert [len(one.values) for one in papers.beside(papers.table("simmatch-1"), store=tmp_path, seeds=2) if one.values] == [2]
+
+
+def test_another_protocol_is_never_comparable(tmp_path):
+    for job in jobs("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", "gpu", 2):
+        finish(tmp_path, job, test_acc=0.9)
+    one = line("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", tmp_path)
+    assert one.mean == pytest.approx(90) and not one.comparable and one.difference is None
+    assert one.verdict == "no: steps 32,768, paper 1,048,576; strong mc, paper rac"
+    row = next(row for row in papers.printed("simmatch-1", store=tmp_path).splitlines() if "90.00" in row)
+    assert "no: steps 32,768" in row and "-4.93" not in row
+
+
+def test_the_papers_protocol_is_comparable(tmp_path):
+    for job, acc in zip(jobs("simmatch-1", "SimMatch", "CIFAR-10@250", "paper", 2), (0.951, 0.953)):
+        finish(tmp_path, job, test_acc=acc)
+    one = line("simmatch-1", "SimMatch", "CIFAR-10@250", tmp_path)
+    assert one.comparable and one.verdict == "yes" and one.difference == pytest.approx(95.2 - 95.16)
+    (job,) = jobs("simmatch-1", "MixMatch", "CIFAR-10@250", "paper", 1)
+    assert job.train == {"mu": 1} and job.steps == 2**20, "MixMatch has mu 1 in the papers"
+
+
+def test_scales_of_one_cell_have_a_line_each(tmp_path):
+    for at in ("gpu", "paper"):
+        finish(tmp_path, jobs("simmatch-1", "SimMatch", "CIFAR-10@40", at, 1)[0], test_acc=0.9)
+    lines = [one for one in papers.beside(papers.table("simmatch-1"), store=tmp_path) if one.values]
+    assert [one.scale for one in lines] == ["gpu", "paper"]
+    assert [one.scale for one in papers.beside(papers.table("simmatch-1"), ["gpu"], tmp_path) if one.values] == ["gpu"]
+
+
+def test_gains_are_between_stages_of_one_run(tmp_path):
+    finish(tmp_path, jobs("kd-fixmatch", "KD-FixMatch", "digits@20", "quick", 1)[0], test_acc=0.95, outer={"test_acc": 0.93})
+    finish(tmp_path, jobs("hdl", "HDL on MixMatch", "digits@20", "quick", 1)[0], test_acc=0.9, base={"test_acc": 0.91},
+           control={"test_acc": 0.905})
+    assert line("kd-fixmatch", "KD-FixMatch", "digits@20", tmp_path).mean == pytest.approx(2)
+    assert line("hdl", "HDL on MixMatch", "digits@20", tmp_path).mean == pytest.approx(-1)
+    (control,) = [one for one in papers.beside(papers.over_control(), store=tmp_path) if one.values]
+    assert control.mean == pytest.approx(-0.5)
+
+
+def test_runs_of_other_settings_are_not_taken_for_the_cells(tmp_path):
+    (job,) = jobs("simmatch-1", "SimMatch", "digits@20", "quick", 1)
+    changes = {"steps": 1000, "arguments": {"alpha": 0.5}, "train": {"lr": 0.01}, "imbalance": 20.0, "labels": 40, "seed": 50}
+    for name, value in changes.items():
+        finish(tmp_path, Job(**{**vars(job), name: value}), test_acc=0.5)
+    assert line("simmatch-1", "SimMatch", "digits@20", tmp_path).values == {}
+    other = json.loads(job.key())
+    other["data"]["validation"] = 300
+    assert protocol(other) != job.key()
+    other["data"]["validation"], other["train"]["precision"] = 0, "bf16"
+    assert protocol(other) == job.key(), "another precision is the machine's"
+
+
+@pytest.mark.parametrize("name", ["supervised", "mixmatch", "fixmatch", "simmatch", "fixmatch+hdl", "kd-fixmatch"])
+def test_a_jobs_key_is_its_records_protocol(name, digits):
+    job = Job(name, "digits", 20, 0, 40)
+    config = job.config.resolve(digits, torch.device("cpu"))
+    made = {"kd-fixmatch": lambda: kd_fixmatch_record(digits, config, FixMatch(), job.made(), config, 0.8, "dec", "centers"),
+            "fixmatch+hdl": lambda: hdl_record(job.made(), digits, config, "auto", "layer", "cosine")}
+    new = made.get(name, lambda: record(job.made(), digits, config))()
+    assert protocol(new) == job.key()
+
+
+def test_a_damaged_run_is_left_out(tmp_path):
+    (job,) = jobs("simmatch-1", "SimMatch", "digits@20", "quick", 1)
+    finish(tmp_path, job, test_acc=0.9)
+    assert len(finished(tmp_path)) == 1
+    (tmp_path / job.name / "result.json").write_text("{")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("[]")
+    assert finished(tmp_path) == {}
+
+
+def test_formats(tmp_path):
+    finish(tmp_path, jobs("simmatch-1", "SimMatch", "CIFAR-10@250", "gpu", 1)[0], test_acc=0.9)
+    n = len(papers.table("simmatch-1").cells)
+    rows = list(csv.DictReader(io.StringIO(papers.printed("simmatch-1", "csv", store=tmp_path))))
+    assert len(rows) == n and [row["ours"] for row in rows if row["ours"]] == ["90.0"]
+    found = json.loads(papers.printed("simmatch-1", "json", store=tmp_path))
+    assert len(found["rows"]) == n and found["rows"][0]["paper"] == 45.74 and found["claim"]
+    latex = papers.printed("simmatch-1", "latex", store=tmp_path)
+    assert latex.count("\\\\") == n + 1 and "\\toprule" in latex and "95.16 $\\pm$ 0.39" in latex
+    columns = latex.split("\\begin{tabular}{")[1].split("}")[0]
+    assert all(row.count("&") == len(columns) - 1 for row in latex.splitlines() if row.endswith("\\\\"))
+    text = papers.printed("simmatch-1", store=tmp_path).splitlines()
+    table = [row for row in text if row.startswith("|")]
+    assert len(table) == n + 2 and len({len(row) for row in table}) == 1, "its columns are straight"
+
+
+def test_what_ours_show_in_words():
+    lines = [papers.Line(papers.Cell("A", "x@1"), "quick", {0: 90.0, 1: 92.0}), papers.Line(papers.Cell("B", "x@1"), "quick", {0: 95.0})]
+    assert papers.ranking(lines) == "x@1: B 95.00 (n = 1), A 91.00 ± 1.41 (n = 2)"
+    assert papers.ranking([papers.Line(papers.Cell("A", "x@1"))]).startswith("nothing of ours")
+    assert papers.dots(lines) == {"A": [0.9, 0.92], "B": [0.95]}
+
+
+def test_the_jobs_of_each_scale():
+    count = {at: {name: len(table.jobs(scale(at), 2)) for name, table in papers.tables().items()} for at in SCALES}
+    assert count["quick"] == {"simmatch-1": 8, "simmatch-2": 0, "simmatch-3": 0, "simmatch-5": 6, "kd-fixmatch": 2, "hdl": 8}
+    assert count["gpu"]["simmatch-1"] == 2 * 4 * 3 and count["paper"]["simmatch-1"] == 2 * 4 * 6
+    for table in papers.tables().values():
+        for at in SCALES:
+            for job in table.jobs(scale(at), 1):
+                job.key()                                  # every argument and setting is one
+    assert Config(**papers.table("kd-fixmatch").jobs(scale("paper"), 1)[0].train).network == "efficientnet-b0"
+
+
+@pytest.mark.parametrize("words, message", [
+    (["table", "simmach-1"], "did you mean 'simmatch-1'?"), (["table", "hdl", "--format", "mdd"], "did you mean 'md'?"),
+    (["table", "hdl", "--scale", "quik"], "did you mean 'quick'?"), (["table", "hdl", "--store", "/nowhere/at/all"], "there is no folder"),
+    (["reproduce", "tables", "--scale", "big"], "unknown scale 'big'"), (["reproduce", "tables", "--seeds", "0"], "seeds is 0"),
+    (["reproduce", "tables", "--workers", "0"], "workers is 0"), (["reproduce", "00", "--seeds", "3"], "--seeds is for tables"),
+    (["reproduce", "simmatch-7"], "simmatch-7"), (["runs", "--watch", "--json"], "--watch is for people")])
+def test_bad_input_is_a_sentence(words, message, runs, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+
+
+def test_the_tables_are_listed(capsys):
+    assert cli.main(["table"]) == 0
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()] == list(papers.tables())
+    assert cli.main(["table", "hdl", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.startswith("table,method")
+
+
+def test_an_unknown_table_is_an_error():
+    with pytest.raises(InputError, match="unknown table 'x'"):
+        papers.table("x")
