@@ -16,7 +16,7 @@ from pathlib import Path
 
 import dask
 import torch
-from distributed import Client, KilledWorker, LocalCluster
+from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster
 from distributed.comm import connect
 
 from sslkit.data import SSLData
@@ -152,17 +152,16 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
             with Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False) as client:
                 yield client
             return
-        gpus = torch.cuda.device_count()
-        with LocalCluster(n_workers=0 if gpus else workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-                          silence_logs=50) as cluster, Client(cluster, set_as_default=False) as client:
-            for gpu in range(min(gpus, workers)):       # each sees one GPU
-                spec = cluster.new_worker_spec()
-                for one in spec.values():
-                    one["options"]["env"] = {"CUDA_VISIBLE_DEVICES": str(gpu)}
-                cluster.worker_spec.update(spec)
-            if gpus:
-                cluster.sync(cluster._correct_state)
+        spec = {k: {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": only}} for k, only in enumerate(sees(workers))}
+        plan = {"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "port": 0}}
+        with SpecCluster(spec, plan, silence_logs=50) as cluster, Client(cluster, set_as_default=False) as client:
             yield client
+
+
+def sees(workers: int) -> list[dict[str, str]]:
+    """The environment of each worker of this machine: of several GPUs each sees one."""
+    gpus = torch.cuda.device_count()
+    return [{"CUDA_VISIBLE_DEVICES": str(k % gpus)} if gpus else {} for k in range(workers)]
 
 
 def run_batch(jobs: Sequence[Job], *, scheduler: str | None = None, workers: int | None = None, stream=None) -> Batch:

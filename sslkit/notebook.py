@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,20 @@ def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Has
         shown.update({"text/plain": "done"}, raw=True)
     print(f"{len(jobs)} runs: {trained} trained, {len(jobs) - trained} found in the store")
     return runs
+
+
+def watch(pause: float = 2.0) -> None:
+    """What is at work in the store, drawn again in its place until nothing is, or the kernel is interrupted."""
+    from sslkit.engine import at_work  # dask, for those who have a batch
+
+    def lines() -> dict:
+        return {"text/plain": "\n".join(at_work(store()))}
+
+    shown = display(lines(), raw=True, display_id=True)
+    with suppress(KeyboardInterrupt):
+        while len(at_work(store())) > 1:
+            time.sleep(pause)
+            shown.update(lines(), raw=True)
 
 
 def figures_folder() -> Path:

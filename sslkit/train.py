@@ -24,6 +24,7 @@ from sslkit.methods.base import Method
 from sslkit.metrics import by_class
 from sslkit.nets import Nets, Network, build, known_network
 from sslkit.records import Batch, Snapshot, Spec, Step
+from sslkit.scales import SCALES
 
 WEIGHTS, PRECISION = Literal["none", "imagenet"], Literal["auto", "fp32", "bf16"]
 
@@ -60,7 +61,7 @@ class Config:
         """This configuration with every None replaced for `data`. Raises InputError for a number out of its range."""
         digits = data.name == "digits"
         self.check()
-        steps = (2000 if digits else 2**15) if self.steps is None else self.steps
+        steps = SCALES["quick" if digits else "gpu"].steps if self.steps is None else self.steps
         network = self.network or {"digits": "small", "cifar100": "wrn-28-8", "stl10": "wrn-37-2"}.get(data.name, "wrn-28-2")
         defaults = {
             "steps": steps, "batch_size": 32 if digits else 64, "mu": 3 if digits else 7, "lr": 0.1 if digits else 0.03,

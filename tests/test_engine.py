@@ -256,7 +256,7 @@ def test_workers_started_by_hand(program, tmp_path):
 def test_nothing_to_do_starts_nothing(program, runs, capsys, monkeypatch):
     for job in FEW:
         job.perform(job.opened({}))
-    monkeypatch.setattr(engine, "LocalCluster", None)
+    monkeypatch.setattr(engine, "SpecCluster", None)
     batch = engine.run_batch(FEW)
     assert batch.count("found") == 2 and "2 runs: 2 found in the store" in capsys.readouterr().err
 
@@ -271,6 +271,15 @@ def test_the_overview_tells_what_runs(tmp_path):
     assert head.startswith("1 of 3 runs done, 1 running, 1 failed, about") and "base step 40 of 100  test 75.0%" in line
     many = engine.Batch([engine.Doing(FEW[0], tmp_path / "run", "running", steps=100)] * 30)
     assert len(engine.overview(many, 24)) <= 24 and "and 9 more" in engine.overview(many, 24)[-1]
+
+
+def test_a_worker_sees_one_gpu(monkeypatch):
+    monkeypatch.setattr(engine.torch.cuda, "device_count", lambda: 2)
+    assert engine.shape(10) == (2, engine.shape(10)[1]) and engine.shape(1)[0] == 1 and engine.shape(10, workers=4)[0] == 4
+    assert engine.sees(3) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "0"}]
+    with engine.connected(None, 2) as client:
+        client.wait_for_workers(2, timeout=30)
+        assert sorted(client.run(lambda: __import__("os").environ["CUDA_VISIBLE_DEVICES"]).values()) == ["0", "1"]
 
 
 def test_who_is_at_work_in_a_store(runs, tmp_path):

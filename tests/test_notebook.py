@@ -13,6 +13,7 @@ from sslkit.errors import InputError
 from sslkit.methods import FixMatch, SimMatch
 from sslkit.plots import Figure
 from sslkit.runs import Run, Stopped, store
+from sslkit.scales import SCALES
 from sslkit.train import Config
 
 LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -34,6 +35,12 @@ def test_a_lesson_has_its_shape(path):
     text = "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
     assert "finish(" in code[-1].source
     assert path.stem >= "90" or 3 <= len(re.findall(r"^\*\*\d", text, re.M)) <= 8, "exercises; the tables have none"
+
+
+@every_lesson
+def test_a_lesson_has_the_steps_of_the_quick_scale(path):
+    given = re.findall(r"^steps = (\d+)", next(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"), re.M)
+    assert given in ([], ["200" if path.stem.startswith("04") else str(SCALES["quick"].steps)]), "but for the sweep, of many short runs"
 
 
 @every_lesson
