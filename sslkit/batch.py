@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from sslkit.lesson import Lesson, lessons, parameters_of, pick, read, stripped, 
 from sslkit.report import clock, export, page, put
 from sslkit.runs import store
 
-__all__ = ["fill", "lessons", "notebooks_of", "reproduce", "without_tables"]
+__all__ = ["Fill", "lessons", "reproduce", "tables_among"]
 NOTEBOOKS = {"simmatch": "90_simmatch_tables", "kd-fixmatch": "91_kd_fixmatch_tables", "hdl": "92_hdl_tables"}
 
 
@@ -199,58 +200,66 @@ def terminable() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def without_tables(names: Iterable[str]) -> list[str]:
-    """The names that are no table's, nor `tables`."""
-    return [name for name in names if name != "tables" and name not in papers.tables()]
-
-
-def chosen_tables(names: Iterable[str]) -> list[papers.Table]:
-    """The tables of these names; of `tables` all."""
+def tables_among(names: Iterable[str]) -> list[papers.Table]:
+    """The tables that are named; `tables` names all."""
     every = papers.tables()
-    return [papers.table(name) for name in dict.fromkeys(one for name in names for one in (every if name == "tables" else [name]))]
+    found = (one for name in names for one in (every if name == "tables" else [name]) if one in every)
+    return [every[one] for one in dict.fromkeys(found)]
 
 
-def notebooks_of(names: Iterable[str]) -> list[str]:
-    """The notebooks that show these tables."""
-    shows = [next(notebook for start, notebook in NOTEBOOKS.items() if table.name.startswith(start)) for table in chosen_tables(names)]
-    return list(dict.fromkeys(shows))
+def notebook_of(table: papers.Table) -> str:
+    """The notebook that shows a table."""
+    return next(notebook for start, notebook in NOTEBOOKS.items() if table.name.startswith(start))
 
 
-def fill(names: Iterable[str], *, scale: str = "quick", seeds: int = 3, scheduler: str | None = None, workers: int | None = None,
-         stream=None) -> bool:
-    """Train what these tables need at a scale, with seeds 0, 1 ...; what the store has is found. True when no run failed.
+@dataclass(frozen=True)
+class Fill:
+    """How tables are filled: at which scale, with seeds 0, 1 ...; see engine.run_batch for the rest."""
+    scale: str = "quick"
+    seeds: int = 3
+    scheduler: str | None = None
+    workers: int | None = None
 
-    InputError as engine.run_batch(), and for a scale there is not, seeds or workers under 1, or data that is not there.
-    """
-    from sslkit.engine import run_batch
+    def check(self) -> None:
+        """InputError for a scale there is not, seeds or workers under 1."""
+        scales.scale(self.scale)
+        require(self.seeds >= 1, f"seeds is {self.seeds}, it must be at least 1")
+        require(self.workers is None or self.workers >= 1, f"workers is {self.workers}, it must be at least 1")
+        require(self.workers is None or self.scheduler is None, "--workers is of this machine; how many a scheduler has is seen there")
 
-    at, chosen = scales.scale(scale), chosen_tables(names)
-    require(seeds >= 1, f"seeds is {seeds}, it must be at least 1")
-    require(workers is None or workers >= 1, f"workers is {workers}, it must be at least 1")
-    jobs = distinct(job for table in chosen for job in table.jobs(at, seeds))
-    for table in chosen:
-        if not table.jobs(at, 1):
-            print(f"note: nothing of {table.name} can be run at scale {scale}: {table.cells[0].missing or 'no column of its data'}",
-                  file=stream or sys.stderr)
-    if not jobs:
-        return True
-    done = run_batch(jobs, scheduler=scheduler, workers=workers, stream=stream)
-    return not done.count("failed")
+    def __call__(self, chosen: list[papers.Table], stream=None) -> bool:
+        """Train what these tables need and the store has not. True when no run failed."""
+        from sslkit.engine import run_batch
+
+        at = scales.scale(self.scale)
+        for table in chosen:
+            if not table.jobs(at, 1):
+                why = table.cells[0].missing or "no column of its data"
+                print(f"note: nothing of {table.name} can be run at scale {self.scale}: {why}", file=stream or sys.stderr)
+        jobs = distinct(job for table in chosen for job in table.jobs(at, self.seeds))
+        return not jobs or not run_batch(jobs, scheduler=self.scheduler, workers=self.workers, stream=stream).count("failed")
 
 
 def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", parameters: dict[str, str] | None = None,
               folder: str | Path | None = None, refresh: bool = False, timeout_s: float = 1800, command: str | None = None,
-              stream=None) -> bool:
+              tables: Fill | None = None, stream=None) -> bool:
     """Run the lessons, leave notebooks, figures and a summary page in `out`. True when every one ran through.
 
-    names: which of them (`02`, `02_fixmatch`; none: all), folder: where they lie. parameters: as typed, each for the
-    lessons that have one of its name. refresh: write the outputs back into the lessons, to be committed. timeout_s:
-    for one cell. command: as typed, for the page (default: made of these). stream: where progress is shown (default: stderr).
+    names: which of them (`02`, `02_fixmatch`; none: all); with `tables` also tables, which are filled first. folder: where they lie.
+    parameters: as typed, each for the lessons that have one of its name. refresh: write the outputs back into the lessons, to be committed.
+    timeout_s: for one cell. command: as typed, for the page (default: made of these). stream: where progress is shown (default: stderr).
     Raises InputError before anything runs where something given cannot be used, KeyboardInterrupt when stopped.
     """
     names, parameters, began, begin = list(names), parameters or {}, datetime.now(), time.monotonic()
-    todo = [read(path) for path in pick(names, lessons(folder))]
+    chosen = tables_among(names) if tables else []
+    shows = [notebook_of(table) for table in chosen]
+    plain = [name for name in names if not (tables and name == "tables") and name not in papers.tables()]
+    todo = [read(path) for path in pick([*plain, *shows], lessons(folder), more=("tables", *papers.tables()))]
     given = typed(parameters, todo)
+    if tables:
+        tables.check()
+        for name in shows:
+            given[name] = {"scale": tables.scale, "seeds": tables.seeds} | given.get(name, {})
     changed = any(value != parameters_of(lesson)[name] for lesson in todo for name, value in given.get(lesson.name, {}).items())
     require(not (refresh and changed), "--refresh writes back what lessons show by default: it takes no parameters")
     target, index = Path(out).absolute(), Path(out) / "index.html"
@@ -269,7 +278,7 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
     def show() -> None:
         put(target / "index.html", page(todo, command, began, time.monotonic() - begin))
 
-    good = True
+    good = tables(chosen, stream) if tables else True
     with terminable(), Progress(todo, stream or sys.stderr) as progress:
         for number, lesson in enumerate(todo, 1):
             executed = target / "notebooks" / lesson.path.name

@@ -250,7 +250,7 @@ def watch(folder) -> int:
     screen = Screen(sys.stdout)
     try:
         while True:
-            screen.show(engine.at_work(folder))
+            screen.show(engine.at_work(folder, screen.height if screen.live else 1000))
             time.sleep(2 if screen.live else 0.5)
     except KeyboardInterrupt:
         return 0
@@ -301,17 +301,14 @@ def reproduce(argv: list[str]) -> int:
     parser.add_argument("--refresh", action="store_true", help="also write the outputs back into notebooks/, for committing")
     values = parser.parse(argv)
     require(values.timeout > 0, f"timeout is {values.timeout:g}, it must be above 0 seconds")
-    names, parameters, good = batch.without_tables(values.lessons), dict(values.parameter), True
-    wanted = [name for name in values.lessons if name not in names]
-    for flag in ("scale", "seeds", "scheduler", "workers"):
-        require(wanted or getattr(values, flag) is None, f"--{flag} is for tables: sslkit reproduce tables --{flag} ...")
-    command = shlex.join(["sslkit", "reproduce", *argv])
-    if wanted:
-        how = {"scale": values.scale or "quick", "seeds": 3 if values.seeds is None else values.seeds}
-        good = batch.fill(wanted, **how, scheduler=values.scheduler, workers=values.workers)
-        names = [*names, *batch.notebooks_of(wanted)]
-        parameters = {name: str(value) for name, value in how.items()} | parameters
-    good &= batch.reproduce(names, out=values.out, parameters=parameters, refresh=values.refresh, timeout_s=values.timeout, command=command)
+    tables = None
+    if batch.tables_among(values.lessons):
+        tables = batch.Fill(values.scale or "quick", 3 if values.seeds is None else values.seeds, values.scheduler, values.workers)
+    else:
+        for flag in ("scale", "seeds", "scheduler", "workers"):
+            require(getattr(values, flag) is None, f"--{flag} is for tables: sslkit reproduce tables --{flag} ...")
+    good = batch.reproduce(values.lessons, out=values.out, parameters=dict(values.parameter), refresh=values.refresh,
+                           timeout_s=values.timeout, command=shlex.join(["sslkit", "reproduce", *argv]), tables=tables)
     return 0 if good else 1
 
 

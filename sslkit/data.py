@@ -38,6 +38,7 @@ class SSLData:
     validation: Tensor            # (V,) int64              rows as loaded that took the test set's place, if any
     pseudo: Tensor | None = None  # (N,) int64              a labeler's labels of the training images, -1 where it has none
     imbalance: tuple[float, float] = (1.0, 1.0)     # factor of the labelled and of the unlabelled images, see split()
+    unlabeled_asked: int | None = None              # the number of unlabelled rows, where split() was given one
     left_out: Tensor | None = None                  # rows that the long tail took away, as they were numbered before
 
     def __repr__(self) -> str:

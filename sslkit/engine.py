@@ -4,9 +4,11 @@ What is finished is found by its configuration and skipped. A run that a dead wo
 The store is the only memory: a killed batch is given again and goes on; two batches on one store share the work.
 """
 import asyncio
+import gc
 import json
 import os
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,45 +18,50 @@ from pathlib import Path
 
 import dask
 import torch
-from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster
+from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.comm import connect
 
 from sslkit.data import SSLData
 from sslkit.disk import is_locked, stop_signals
-from sslkit.errors import InputError
-from sslkit.jobs import Job
-from sslkit.lease import held
+from sslkit.errors import InputError, require
+from sslkit.jobs import CODE_OF, Job
+from sslkit.lease import content, held
 from sslkit.report import clock
-from sslkit.runs import Run, store
-from sslkit.task import failures, lease_of
+from sslkit.runs import Run, code_version, store
+from sslkit.task import SAVE_SECONDS, failures, keep_failure, lease_of
 from sslkit.terminal import Screen
 from sslkit.train import Machine, set_up, take_step
 from sslkit.work import work
 
 CONNECT_SECONDS = 5
+AGAIN_SECONDS = 5                    # between two looks at whether a run that somebody else is at can be had
+STOPS = 5                            # how often a run may be stopped by others before it counts as failed
 CONFIG = {"distributed.scheduler.worker-ttl": None, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
-          "distributed.scheduler.allowed-failures": 1}
+          "distributed.scheduler.allowed-failures": 0}
 COST = {"kd-fixmatch": 2.0, "+hdl": 5 / 3}            # of a recipe, in runs of its method
+
+
+def at(path: Path) -> str:
+    """Where a run stands, from its folder: step and accuracy of its last evaluation, of a recipe's that of the stage."""
+    with suppress(OSError, ValueError, IndexError, KeyError, TypeError):
+        newest = max(path.rglob("metrics.jsonl"), key=lambda file: file.stat().st_mtime)
+        last = json.loads(newest.read_text().splitlines()[-1])
+        steps = json.loads((newest.parent / "config.json").read_text())["train"]["steps"]
+        stage = f"{newest.parent.name} " if newest.parent != path else ""
+        return f"{stage}step {last['step']:,} of {steps:,}  test {last['test_acc']:.1%}"
+    return "begins"
 
 
 @dataclass
 class Doing:
     """A job of the batch and how it goes."""
-    job: Job | None
+    job: Job
     path: Path
-    state: str = "waiting"               # running, found, trained, failed, stopped, elsewhere (another batch is at it)
+    state: str = "waiting"               # running, found, trained, failed, elsewhere (another process is at it)
     error: str = ""
-    steps: int = 0
-
-    @property
-    def at(self) -> str:
-        """Where it stands, from the store: step and accuracy of its last evaluation, of a recipe's that of the stage."""
-        with suppress(OSError, ValueError, IndexError, KeyError):
-            newest = max(self.path.rglob("metrics.jsonl"), key=lambda path: path.stat().st_mtime)
-            last = json.loads(newest.read_text().splitlines()[-1])
-            stage = f"{newest.parent.name} " if newest.parent != self.path else ""
-            return f"{stage}step {last['step']:,} of {self.steps:,}  test {last['test_acc']:.1%}"
-        return "begins"
+    deaths: int = 0                      # of its process or worker
+    stops: int = 0
+    tried: float = 0.0
 
 
 @dataclass
@@ -62,7 +69,6 @@ class Batch:
     """All jobs, in order, and the figures of the whole."""
     doing: list[Doing]
     began: float = field(default_factory=time.monotonic)
-    workers: int = 0
     estimate: float | None = None        # seconds
 
     def count(self, *states: str) -> int:
@@ -79,17 +85,20 @@ class Batch:
 
 
 def prepared(jobs: Sequence[Job], machine: Machine) -> tuple[list[Doing], dict[tuple, SSLData]]:
-    """The jobs with their folders; those that are finished are `found`. And the data, by name and root. InputError where there is
-    none."""
+    """The jobs with their folders, those that are finished as `found`; and the data by name and root. InputError where there is none."""
     known: dict[tuple, SSLData] = {}
     doing = []
     for job in jobs:
         path = job.path(job.opened(known), machine)
-        state = "waiting"
-        with suppress(InputError):                     # a result that cannot be read is made again
-            state = "found" if Run(path).result is not None else "waiting"
-        doing.append(Doing(job, path, state, steps=job.steps))
+        doing.append(Doing(job, path, "found" if has_result(path) else "waiting"))
     return doing, known
+
+
+def has_result(path: Path) -> bool:
+    """Is the run finished? One whose result cannot be read is made again."""
+    with suppress(InputError):
+        return Run(path).result is not None
+    return False
 
 
 def seconds_a_run(job: Job, data: SSLData, machine: Machine, steps: int = 8) -> float:
@@ -107,20 +116,23 @@ def seconds_a_run(job: Job, data: SSLData, machine: Machine, steps: int = 8) -> 
     return one * job.steps * next((cost for name, cost in COST.items() if job.method.endswith(name)), 1.0)
 
 
-def estimate(doing: Sequence[Doing], known: dict[tuple, SSLData], machine: Machine, workers: int) -> float:
-    """Seconds for all that is waiting, from a short timing of each kind of run."""
+def estimate(doing: Sequence[Doing], known: dict[tuple, SSLData], machine: Machine, workers: int) -> float | None:
+    """Seconds for all these, from a short timing of each kind of run; None where one cannot be timed here."""
     kinds: dict[str, tuple[Job, int]] = {}
     for d in doing:
-        if d.state == "waiting":
-            kind = json.dumps([d.job.method, d.job.data, d.job.train, d.job.arguments], sort_keys=True)
-            kinds[kind] = (d.job, kinds.get(kind, (d.job, 0))[1] + 1)
+        kind = json.dumps([d.job.method, d.job.data, d.job.train, d.job.arguments, d.job.steps], sort_keys=True)
+        kinds[kind] = (d.job, kinds.get(kind, (d.job, 0))[1] + 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.threads or threads)
     try:
-        total = sum(seconds_a_run(job, job.opened(known), machine) * count for job, count in kinds.values())
+        return sum(seconds_a_run(job, job.opened(known), machine) * count for job, count in kinds.values()) / max(1, workers)
+    except Exception:                                   # weights that are not there, no memory: the run itself will say so
+        return None
     finally:
         torch.set_num_threads(threads)
-    return total / max(1, workers)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()                    # the workers need it
 
 
 def shape(count: int, workers: int | None = None) -> tuple[int, int]:
@@ -131,37 +143,52 @@ def shape(count: int, workers: int | None = None) -> tuple[int, int]:
     return workers, max(1, cores // workers)
 
 
+def sees(workers: int) -> list[dict[str, str]]:
+    """The environment of each worker of this machine: of several GPUs each sees one of those that we see."""
+    gpus = torch.cuda.device_count()
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name] or [str(k) for k in range(gpus)]
+    return [{"CUDA_VISIBLE_DEVICES": names[k % gpus]} if gpus else {} for k in range(workers)]
+
+
 def reachable(scheduler: str) -> None:
     """Raise InputError unless a dask scheduler answers there. (A Client that fails lingers.)"""
     async def shake_hands() -> None:
         comm = await connect(scheduler, timeout=CONNECT_SECONDS)
         await comm.close()
 
-    try:
-        asyncio.run(asyncio.wait_for(shake_hands(), CONNECT_SECONDS + 1))
-    except Exception as error:                          # whatever listens there may send anything
-        reason = str(error).splitlines()[0] if str(error) else "no answer"
-        raise InputError(f"the scheduler at {scheduler} cannot be reached: {reason}") from error
+    said = []
+
+    def ask() -> None:                                  # in a thread of its own: a notebook has an event loop already
+        try:
+            asyncio.run(asyncio.wait_for(shake_hands(), CONNECT_SECONDS + 1))
+        except Exception as error:                      # whatever listens there may send anything
+            said.append(str(error).splitlines()[0] if str(error) else "no answer")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    require(not said, f"the scheduler at {scheduler} cannot be reached: {''.join(said)}")
 
 
 @contextmanager
 def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
-    """A client of the scheduler at that address, or of a cluster of our own. InputError where it cannot be reached."""
+    """A client of the scheduler at that address, or of a cluster of our own."""
+    before = dict(os.environ)
     with dask.config.set(CONFIG):
         if scheduler is not None:
             with Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False) as client:
                 yield client
             return
         spec = {k: {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": only}} for k, only in enumerate(sees(workers))}
-        plan = {"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "port": 0}}
-        with SpecCluster(spec, plan, silence_logs=50) as cluster, Client(cluster, set_as_default=False) as client:
-            yield client
-
-
-def sees(workers: int) -> list[dict[str, str]]:
-    """The environment of each worker of this machine: of several GPUs each sees one."""
-    gpus = torch.cuda.device_count()
-    return [{"CUDA_VISIBLE_DEVICES": str(k % gpus)} if gpus else {} for k in range(workers)]
+        quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "port": 0}
+        try:
+            with SpecCluster(spec, {"cls": Scheduler, "options": quiet}, silence_logs=50) as cluster:
+                with Client(cluster, set_as_default=False) as client:
+                    yield client
+        finally:                                        # dask sets threads and more for its workers, in this process
+            for name in os.environ.keys() - before.keys():
+                del os.environ[name]
+            os.environ.update(before)
 
 
 def run_batch(jobs: Sequence[Job], *, scheduler: str | None = None, workers: int | None = None, stream=None) -> Batch:
@@ -169,40 +196,41 @@ def run_batch(jobs: Sequence[Job], *, scheduler: str | None = None, workers: int
 
     scheduler: address of a dask scheduler whose workers share the store (default: a cluster of this machine). workers: how many runs at a
     time here. A run that fails is kept with its error in the store's failed/, the others go on. Ctrl-C and SIGTERM save what runs and raise
-    KeyboardInterrupt. Raises InputError where the scheduler cannot be reached or the store not be written.
+    KeyboardInterrupt. Raises InputError where the scheduler cannot be reached or is gone, or the store not be written.
     """
-    screen = Screen(stream or sys.stderr)
-    workers, threads = shape(len(jobs), workers)
-    machine = Machine(threads=None if scheduler else threads)
-    folder = store().absolute()
+    screen, folder = Screen(stream or sys.stderr), store().absolute()
     if scheduler is not None:
         with dask.config.set(CONFIG):
             reachable(scheduler)
-    doing, known = prepared(jobs, machine)
-    batch = Batch(doing, workers=workers)
-    todo = [d for d in doing if d.state == "waiting"]
+    doing, known = prepared(jobs, Machine())
+    batch, todo = Batch(doing), [d for d in doing if d.state == "waiting"]
     there = f"{len(doing)} runs: {len(doing) - len(todo)} found in the store"
     if not todo:
         screen.say(there)
         return batch
     writable(folder)
-    with connected(scheduler, min(workers, len(todo))) as client:
+    workers, threads = shape(len(todo), workers)
+    with connected(scheduler, workers) as client:
         if scheduler is None:
-            batch.workers = min(workers, len(todo))
-            batch.estimate = estimate(todo, known, machine, batch.workers)
-            about = f", about {clock(batch.estimate)}"
+            batch.estimate = estimate(todo, known, Machine(threads=threads), workers)
+            where = f" with {threads} thread{'s' * (threads > 1)} each"
         else:
-            batch.workers, about = len(client.scheduler_info(n_workers=-1)["workers"]), ""
-        where = f" with {threads} thread{'s' * (threads > 1)} each" if scheduler is None else f" at {scheduler}"
-        screen.say(f"{there}, {len(todo)} to train on {batch.workers} worker{'s' * (batch.workers != 1)}{where}{about}")
+            workers, threads, where = hands(client), None, f" at {scheduler}"
+        about = f", about {clock(batch.estimate)}" if batch.estimate is not None else ""
+        screen.say(f"{there}, {len(todo)} to train on {workers} worker{'s' * (workers != 1)}{where}{about}")
         batch.began = time.monotonic()
-        attend(batch, todo, client, folder, None if scheduler else threads, screen)
+        attend(batch, todo, client, folder, threads, screen)
     failed = [d for d in doing if d.state == "failed"]
     for d in failed:
         screen.say(f"failed: {d.job.name}: {d.error}")
     screen.say(f"{len(doing)} runs: {batch.count('trained')} trained, {batch.count('found')} found, {len(failed)} failed, in "
                f"{clock(time.monotonic() - batch.began)}")
     return batch
+
+
+def hands(client: Client) -> int:
+    """How many workers there are."""
+    return len(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def writable(folder: Path) -> None:
@@ -218,121 +246,136 @@ def writable(folder: Path) -> None:
             probe.unlink(missing_ok=True)
 
 
-def attend(batch: Batch, todo: list[Doing], client: Client, folder: Path, threads: int | None, screen: Screen) -> None:
-    """Submit what is to do, look after it, and show it, until all is done or somebody asks to stop."""
-    stop = folder / f".stop-{uuid.uuid4().hex}"
-    passed_on = ("SSLKIT_LEASE_SECONDS", "SSLKIT_DATA", "SSLKIT_CACHE")
-    environment = {"SSLKIT_RUNS": str(folder)} | {name: os.environ[name] for name in passed_on if name in os.environ}
+def attend(batch: Batch, queue: list[Doing], client: Client, folder: Path, threads: int | None, screen: Screen) -> None:
+    """Give the workers what is to do, a job for each, look after it, and show it, until all is done or somebody asks to stop."""
+    stop, queue = folder / f".stop-{uuid.uuid4().hex}", list(queue)
+    kept = ("SSLKIT_LEASE_SECONDS", "SSLKIT_DATA", "SSLKIT_CACHE")
+    environment = {name: os.environ[name] for name in kept if name in os.environ} | {
+        "SSLKIT_RUNS": str(folder), "SSLKIT_CODE": " ".join(code_version(*names)["hash"] for names in CODE_OF)}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-
-    def submit(d: Doing):
-        d.state = "waiting"
-        spec = {"job": asdict(d.job), "threads": threads, "stop": str(stop), "environment": environment, "ahead": len(todo) > batch.workers}
-        return client.submit(work, spec, key=f"{d.job.name}-{uuid.uuid4().hex[:6]}", pure=False)
-
-    futures = {submit(d): d for d in todo}
-    again: dict[str, int] = {}
+    futures: dict = {}
     elsewhere: list[Doing] = []
-    shown = 0.0
-    with stop_signals() as asked:
-        while futures or elsewhere:
-            if asked.is_set():
-                break
-            time.sleep(0.2)
-            for future in [f for f in futures if f.done()]:
-                d = futures.pop(future)
-                outcome = answer(future)
-                d.state, d.error = outcome["state"], outcome.get("error", "")
-                if d.state == "elsewhere":
-                    elsewhere.append(d)
-                elif d.state in ("died", "stopped") and again.setdefault(d.job.name, 0) < 1:
-                    again[d.job.name] += 1              # its process or its worker was killed: once more
-                    futures[submit(d)] = d
-                elif d.state in ("died", "stopped"):
-                    d.state, d.error = "failed", d.error or "it was stopped twice"
-            for d in list(elsewhere):
-                if Run(d.path).result is not None:
-                    d.state = "found"
-                    elsewhere.remove(d)
-                elif not held(lease_of(folder, d.path)):
-                    elsewhere.remove(d)
-                    futures[submit(d)] = d
-            if time.monotonic() - shown > screen.pause:
-                shown = time.monotonic()
-                mark_running(batch, folder)
-                screen.show(overview(batch, screen.height))
-        if asked.is_set():
+    shown = counted = -1e9
+    workers = 1
+    try:
+        with stop_signals() as asked:
+            while (queue or futures or elsewhere) and not asked.is_set():
+                if client.status != "running":
+                    raise InputError("the scheduler is gone: give the batch again, it goes on with what is not finished")
+                if time.monotonic() - counted > 2:
+                    workers, counted = max(1, hands(client)), time.monotonic()
+                while queue and len(futures) < workers:
+                    d = queue.pop(0)
+                    spec = {"job": asdict(d.job), "threads": threads, "stop": str(stop), "environment": environment, "ahead": bool(queue)}
+                    futures[client.submit(work, spec, key=f"{d.job.name}-{uuid.uuid4().hex[:6]}", pure=False)] = d
+                    d.state = "running"
+                time.sleep(0.2)
+                for future in [future for future in futures if future.done()]:
+                    d = futures.pop(future)
+                    take(d, answer(future, client), queue, elsewhere, folder)
+                for d in [d for d in elsewhere if time.monotonic() - d.tried > AGAIN_SECONDS]:
+                    d.tried = time.monotonic()
+                    if has_result(d.path):
+                        d.state = "found"
+                        elsewhere.remove(d)
+                    elif not (held(lease_of(folder, d.job.name)) or busy(d.path)):
+                        elsewhere.remove(d)
+                        queue.append(d)
+                if time.monotonic() - shown > screen.pause:
+                    shown = time.monotonic()
+                    screen.show(overview(batch, folder, screen.height))
             screen.show([])
-            screen.say("stopping: what runs is being saved")
-            stop.touch()
-            client.cancel([f for f, d in futures.items() if d.state == "waiting"], force=True)
-            wait_until_saved([d for d in futures.values() if d.state == "running"], folder)
-            with suppress(OSError):
-                stop.unlink()
-            raise KeyboardInterrupt
-    screen.show([])
+            if asked.is_set():
+                screen.say("stopping: what runs is being saved")
+                with suppress(OSError):
+                    stop.touch()
+                end = time.monotonic() + SAVE_SECONDS + 5
+                while time.monotonic() < end and client.status == "running" and not all(future.done() for future in futures):
+                    time.sleep(0.1)
+                raise KeyboardInterrupt
+    finally:
+        with suppress(OSError):
+            stop.unlink()
 
 
-def answer(future) -> dict:
+def take(d: Doing, outcome: dict, queue: list[Doing], elsewhere: list[Doing], folder: Path) -> None:
+    """Note how a job went; one whose process or worker was killed is given once more."""
+    d.state, d.error, d.path = outcome["state"], outcome.get("error", ""), Path(outcome.get("run") or d.path)
+    if d.state == "elsewhere":
+        d.tried = time.monotonic()
+        elsewhere.append(d)
+    elif d.state in ("died", "stopped"):
+        d.deaths, d.stops = d.deaths + (d.state == "died"), d.stops + (d.state == "stopped")
+        if d.deaths > 1 or d.stops > STOPS:
+            d.state, d.error = "failed", d.error or f"it was stopped {d.stops} times"
+            keep_failure(folder, d.job.name, asdict(d.job), str(d.path), d.error)
+        else:
+            d.state = "waiting"
+            queue.insert(0, d)
+
+
+def answer(future, client: Client) -> dict:
     """What a finished task says; that its worker was killed is an answer too."""
     try:
         return future.result()
-    except KilledWorker:
-        return {"state": "died", "error": "its worker was killed"}
-    except Exception as error:                          # dask's own
-        return {"state": "died", "error": f"{type(error).__name__}: {error}"}
+    except (Exception, asyncio.CancelledError) as error:                        # KilledWorker, and whatever else dask has
+        if client.status != "running" or future.cancelled():
+            raise InputError("the scheduler is gone: give the batch again, it goes on with what is not finished") from error
+        return {"state": "died", "error": "its worker was killed" if type(error).__name__ == "KilledWorker" else str(error)}
 
 
-def mark_running(batch: Batch, folder: Path) -> None:
-    """Which of the waiting ones are at work, by their leases."""
-    for d in batch.doing:
-        if d.state in ("waiting", "running"):
-            d.state = "running" if held(lease_of(folder, d.path)) else "waiting"
+def busy(path: Path) -> bool:
+    """Does a process of this machine train there, whether or not it has a lease?"""
+    return any(is_locked(lock.parent) for lock in path.rglob(".lock"))
 
 
-def wait_until_saved(running: list[Doing], folder: Path, seconds: float = 30) -> None:
-    """Until their leases are given back."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and any(held(lease_of(folder, d.path)) for d in running):
-        time.sleep(0.1)
-
-
-def overview(batch: Batch, height: int = 24) -> list[str]:
+def overview(batch: Batch, folder: Path, height: int = 24) -> list[str]:
     """The live picture, a few lines: how many are done, what runs with step and accuracy, how long it may still take."""
-    done, total = batch.count("trained", "found"), len(batch.doing)
-    left = batch.left
-    head = (f"{done} of {total} runs done, {batch.count('running')} running, {batch.count('failed')} failed"
-            + (f", {batch.count('elsewhere')} in another batch" if batch.count("elsewhere") else "")
+    left, elsewhere = batch.left, batch.count("elsewhere")
+    head = (f"{batch.count('trained', 'found')} of {len(batch.doing)} runs done, {batch.count('running')} running, "
+            f"{batch.count('failed')} failed" + f", {elsewhere} in another process" * bool(elsewhere)
             + (f", about {clock(left)} left" if left is not None else ""))
     lines = []
     for d in batch.doing:
         if d.state == "running":
-            lines.append(f"  {d.job.method:16} {d.job.data} {d.job.labels} seed {d.job.seed}  {d.at}")
-    most = max(1, height - 3)
-    return [head, *lines[:most], *([f"  and {len(lines) - most} more"] if len(lines) > most else [])]
+            with suppress(OSError):                     # on another device it may be another folder: the lease knows
+                d.path = Path(content(lease_of(folder, d.job.name)).get("run") or d.path)
+            lines.append(f"  {d.job.method:16} {d.job.data} {d.job.labels} seed {d.job.seed}  {at(d.path)}")
+    return cut([head, *lines], height)
+
+
+def cut(lines: list[str], height: int) -> list[str]:
+    """As many lines as fit, and how many do not."""
+    most = max(1, height - 2)
+    return lines if len(lines) <= most else [*lines[:most], f"  and {len(lines) - most} more"]
 
 
 def errors(folder: Path | None = None) -> list[dict]:
-    """The failed runs of a store: job, run, error, traceback, at."""
+    """The failed runs of a store that have not gone well since: job, run, error, traceback, at."""
     found = []
     for path in sorted(failures(folder or store()).glob("*.json")):
-        with suppress(OSError, ValueError):
-            found.append(json.loads(path.read_text()))
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            error = json.loads(path.read_text())
+            if not (error["run"] and has_result(Path(error["run"]))):
+                found.append(error)
     return found
 
 
-def at_work(folder: Path) -> list[str]:
+def at_work(folder: Path, height: int = 1000) -> list[str]:
     """Lines of what is at work in a store, whoever does it: each run with its step and accuracy; and how many are finished and failed."""
-    runs = [path.parent for path in folder.glob("*/config.json")]
+    mine = set()
+    for path in (folder / "leases").glob("[!.]*"):
+        with suppress(OSError):
+            if held(path):
+                mine.add(content(path).get("run"))
     lines, finished = [], 0
-    for path in runs:
+    for path in sorted(file.parent for file in folder.glob("*/config.json")):
         if (path / "result.json").exists():
             finished += 1
-        elif held(lease_of(folder, path)) or any(is_locked(lock.parent) for lock in path.rglob(".lock")):
+        elif str(path.absolute()) in mine or busy(path):
             with suppress(InputError, KeyError, TypeError):
                 config = Run(path).config
-                doing = Doing(None, path, steps=config["train"]["steps"])
                 data = f"{config['data']['name']} {config['data']['labels']}"
-                lines.append(f"  {config['method']:16} {data} seed {config['train']['seed']}  {doing.at}")
-    return [f"{len(lines)} running, {finished} finished, {len(errors(folder))} failed", *lines]
+                lines.append(f"  {config['method']:16} {data} seed {config['train']['seed']}  {at(path)}")
+    return cut([f"{len(lines)} running, {finished} finished, {len(errors(folder))} failed", *lines], height)

@@ -1,6 +1,7 @@
 """One run of a batch as plain values, which travel between processes: what is trained, where it lies in the store, whether it is there."""
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,13 +14,14 @@ from sslkit.data import SSLData, load
 from sslkit.errors import InputError
 from sslkit.folder import Progress
 from sslkit.methods import FixMatch, KDFixMatch, Method, method_class
-from sslkit.recipes import hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record
+from sslkit.recipes import CODE, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record
 from sslkit.records import Snapshot
 from sslkit.runs import Run, all_runs, fit, record, run_path
 from sslkit.splits import split
 from sslkit.train import Config, Machine
 
 SIDES = {"digits": 8, "stl10": 96, "food101": 128}      # of the others 32
+CODE_OF = ((), *CODE.values())                          # for runs.code_version: of a run, of each recipe
 SELECT = {"tau_select": 0.8, "clustering": "dec", "matching": "centers"}
 LABELING = {"k": "auto", "mode": "layer", "metric": "cosine"}
 
@@ -41,7 +43,7 @@ class Job:
     def name(self) -> str:
         """A short name that differs for jobs that differ."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:6]
-        return f"{self.method}-{self.data}-{self.labels}-s{self.seed}-{digest}"
+        return re.sub(r"[^\w.+-]+", "-", f"{self.method}-{self.data}-{self.labels}-s{self.seed}-{digest}")
 
     @property
     def config(self) -> Config:
@@ -86,29 +88,31 @@ class Job:
             arguments |= SELECT | {"outer": {"method": "fixmatch", "arguments": FixMatch().arguments, "train": train}}
         elif self.method.endswith("+hdl"):
             arguments |= {f"hdl_{name}": value for name, value in LABELING.items()}
-        data = {"name": self.data, "labels": self.labels, "imbalance": [float(self.imbalance)] * 2, "validation": 0,
-                "include_labeled": True}
+        data = {"name": self.data, "labels": self.labels, "imbalance": [float(self.imbalance)] * 2, "side": like.side,
+                "flip": self.data not in ("digits", "svhn")}
         return protocol({"method": self.method, "arguments": arguments, "data": data, "train": train})
 
 
+USUAL = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True, "unlabeled_asked": None}
+
+
 def protocol(config: dict) -> str:
-    """What makes two records' results comparable: everything but the rows drawn, the code, the precision and the machine."""
+    """What makes two records' results comparable: everything but the seed, the rows drawn, the code, the precision and the machine."""
     def plain(value: Any) -> Any:
-        return {k: plain(v) for k, v in value.items() if k != "precision"} if isinstance(value, dict) else value
+        return {k: plain(v) for k, v in value.items() if k not in ("precision", "seed")} if isinstance(value, dict) else value
 
-    known = ("name", "labels", "imbalance", "validation", "include_labeled")
-    data = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True} | {k: v for k, v in config["data"].items() if k in known}
-    return json.dumps(plain({"method": config["method"], "arguments": config["arguments"], "data": data, "train": config["train"]}),
-                      sort_keys=True)
+    data = USUAL | {name: value for name, value in config["data"].items() if name not in ("unlabeled", "split")}
+    return json.dumps(plain({"method": config["method"], "arguments": config["arguments"], "data": data, "train": config["train"],
+                             "initial": config.get("initial")}), sort_keys=True)
 
 
-def finished(folder: Path | None = None) -> dict[str, Run]:
-    """protocol -> the newest finished run of it in a store. What cannot be read is left out."""
-    found: dict[str, Run] = {}
+def finished(folder: Path | None = None) -> dict[str, dict[int, Run]]:
+    """protocol -> seed -> the newest finished run of it in a store. What cannot be read is left out."""
+    found: dict[str, dict[int, Run]] = {}
     for run in all_runs(folder):
         try:
             if run.result is not None:
-                found.setdefault(protocol(run.config), run)
+                found.setdefault(protocol(run.config), {}).setdefault(run.config["train"]["seed"], run)
         except (InputError, KeyError, TypeError, AttributeError):
             continue
     return found

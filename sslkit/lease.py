@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import threading
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -13,26 +14,40 @@ from pathlib import Path
 SECONDS = float(os.environ.get("SSLKIT_LEASE_SECONDS", "60"))       # after which an untouched lease counts no more
 
 
-def now(folder: Path) -> float:
-    """The time by the clock that stamps files in `folder`, which may be another machine's."""
-    probe = folder / f".clock-{os.getpid()}-{threading.get_ident()}"
-    probe.touch()
+def age(path: Path) -> float:
+    """Seconds since `path` was touched, by the clock that stamps files there, which may be another machine's. OSError where it is gone."""
+    touched = path.stat().st_mtime
+    probe = path.with_name(f".clock-{os.getpid()}-{threading.get_ident()}")
     try:
-        return probe.stat().st_mtime
+        probe.touch()
+        return probe.stat().st_mtime - touched
+    except OSError:                                     # a store that we may only read, or a full one
+        return time.time() - touched
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def content(path: Path) -> dict:
+    """What a lease says: token, host, pid, run. Empty where it is no lease of ours. OSError where it is gone."""
+    with suppress(ValueError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def held(path: Path) -> bool:
     """Is there a lease at `path` that has not expired, nor belongs to a process of this machine that is no more?"""
     try:
-        if now(path.parent) - path.stat().st_mtime > SECONDS:
+        if age(path) > SECONDS:
             return False
-        owner = json.loads(path.read_text())
-        if owner["host"] == platform.node():
+        owner = content(path)
+        if owner.get("host") == platform.node() and os.name == "posix":
             os.kill(owner["pid"], 0)
-    except (OSError, ValueError, KeyError) as error:
-        return not isinstance(error, (FileNotFoundError, ProcessLookupError))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except (OSError, KeyError, TypeError):
+        return True
     return True
 
 
@@ -40,8 +55,8 @@ class Lease:
     """with Lease(path) as mine: `mine.taken` says whether we hold it. Touched by a thread; where another has taken it over, because we were
     suspended for longer than it lasts, SIGTERM asks this process to stop."""
 
-    def __init__(self, path: Path):
-        self.path, self.token, self.taken, self.ended = path, uuid.uuid4().hex, False, threading.Event()
+    def __init__(self, path: Path, run: str = ""):
+        self.path, self.token, self.taken, self.ended, self.run = path, uuid.uuid4().hex, False, threading.Event(), run
 
     def __enter__(self) -> "Lease":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,19 +68,30 @@ class Lease:
     def __exit__(self, *_) -> None:
         self.ended.set()
         if self.taken and self._ours():
-            self.path.unlink(missing_ok=True)
-
-    def _text(self) -> str:
-        return json.dumps({"token": self.token, "host": platform.node(), "pid": os.getpid()})
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def _ours(self) -> bool:
-        with suppress(OSError, ValueError):
-            return json.loads(self.path.read_text())["token"] == self.token
-        return False
+        """Unless it is gone or another's: a disk that does not answer for once is no reason to stop."""
+        try:
+            return content(self.path).get("token") == self.token
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def _new(self) -> Path:
+        new = self.path.with_name(f".{self.path.name}.{self.token}")
+        try:
+            new.write_text(json.dumps({"token": self.token, "host": platform.node(), "pid": os.getpid(), "run": self.run}))
+        except OSError:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            raise
+        return new
 
     def _create(self) -> bool:
-        new = self.path.with_name(f".{self.path.name}.{self.token}")
-        new.write_text(self._text())
+        new = self._new()
         try:
             os.link(new, self.path)                     # whole or not at all, and for one of us alone
             return True
@@ -76,27 +102,26 @@ class Lease:
 
     def _take_over(self) -> bool:
         """An expired lease, by a claim on that very one, which only one process can make."""
-        if held(self.path):
-            return False
         try:
-            claim = self.path.with_name(f".{self.path.name}.{json.loads(self.path.read_text())['token']}.claim")
-        except FileNotFoundError:
-            return self._create()
-        except (OSError, ValueError, KeyError):         # none of ours
-            claim = self.path.with_name(f".{self.path.name}.unreadable.claim")
-        try:
-            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            if now(self.path.parent) - claim.stat().st_mtime > SECONDS:         # whoever made it died in these lines
+            token = content(self.path).get("token", "unreadable")             # first: it may change while we look
+            if held(self.path):
+                return False
+            claim = self.path.with_name(f".{self.path.name}.{token}.claim")
+            try:
+                os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                if age(claim) > SECONDS:                # whoever made it died in these lines
+                    claim.unlink(missing_ok=True)
+                return False
+            try:
+                if content(self.path).get("token", "unreadable") != token:      # somebody was faster
+                    return False
+                os.replace(self._new(), self.path)
+                return True
+            finally:
                 claim.unlink(missing_ok=True)
-            return False
-        try:
-            new = self.path.with_name(f".{self.path.name}.{self.token}")
-            new.write_text(self._text())
-            os.replace(new, self.path)
-        finally:
-            claim.unlink(missing_ok=True)
-        return True
+        except FileNotFoundError:                       # given back meanwhile
+            return self._create()
 
     def _keep(self) -> None:
         while not self.ended.wait(SECONDS / 6):

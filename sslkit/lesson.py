@@ -73,13 +73,14 @@ def lessons(folder: str | Path | None = None) -> list[Path]:
     raise InputError(f"there are no lessons (NN_name.ipynb) in {places[0]}{more}")
 
 
-def pick(names: Iterable[str], paths: list[Path]) -> list[Path]:
-    """The lessons of these names (`02`, `02_fixmatch`, `02_fixmatch.ipynb`), in order; all of them for no name."""
+def pick(names: Iterable[str], paths: list[Path], more: Iterable[str] = ()) -> list[Path]:
+    """The lessons of these names (`02`, `02_fixmatch`, `02_fixmatch.ipynb`), in order; all of them for no name. more: what else a name
+    might have meant."""
     chosen, stems = set(), [path.stem for path in paths]
     for name in names:
         stem = Path(name).name.removesuffix(".ipynb")
         numbered = {other for other in stems if stem.isdigit() and other.startswith(stem.zfill(2) + "_")}
-        chosen |= numbered or {choose("lesson", stem, stems)}
+        chosen |= numbered or {choose("lesson", stem, (*stems, *more))}
     return [path for path in paths if not chosen or path.stem in chosen]
 
 

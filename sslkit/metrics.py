@@ -35,10 +35,11 @@ def by_class(answer: Tensor, truth: Tensor, classes: int, groups: Mapping[str, S
 def class_growth(label: Tensor, order: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """How far each class has grown after each round of a labelling such as HDL's: (m,) the share of all n rows that have a label, (m, C) a
     class's images over those it would have in the end if it kept its share of the given labels. 1 at the end: as it was given; far above
-    1: it floods. label (n,); order (n,) its round, 0 for the given ones; y (n,) the given labels, -1 elsewhere. The truth is not needed.
+    1: it floods. label (n,), none of them -1; order (n,) its round, 0 for the given ones; y (n,) the given labels, -1 elsewhere. The truth
+    is not needed.
     """
     rows = order.argsort(stable=True)
-    total = F.one_hot(label[rows].clamp(min=0), classes).cumsum(0)
+    total = F.one_hot(label[rows], classes).cumsum(0)
     ends = torch.cat([order[rows].diff().nonzero()[:, 0], torch.tensor([len(rows) - 1])])
     expected = len(y) * torch.bincount(y[y >= 0], minlength=classes) / (y >= 0).sum()
     return (ends + 1) / len(y), total[ends] / expected

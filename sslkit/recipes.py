@@ -31,6 +31,8 @@ from sslkit.records import PseudoLabels, Snapshot
 from sslkit.runs import Run, code_version, fit, record, run_path
 from sslkit.train import Config, Machine, predict
 
+CODE = {"kd-fixmatch": ("labelers", "recipes"), "hdl": ("hdl", "neighbors", "recipes")}       # files that decide a recipe's result too
+
 
 def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, outer: FixMatch | Run | None = None,
                 inner: KDFixMatch | None = None, outer_config: Config | None = None,
@@ -86,7 +88,7 @@ def kd_fixmatch_record(data: SSLData, config: Config, outer: FixMatch | Run, inn
     else:
         first = {"method": "fixmatch", "arguments": outer.arguments, "train": asdict(outer_config)}
     arguments = {**inner.arguments, "tau_select": tau_select, "clustering": clustering, "matching": matching, "outer": first}
-    return record(inner, data, config) | {"method": "kd-fixmatch", "code": code_version("labelers", "recipes"),
+    return record(inner, data, config) | {"method": "kd-fixmatch", "code": code_version(*CODE["kd-fixmatch"]),
                                           "arguments": json.loads(json.dumps(arguments))}
 
 
@@ -163,7 +165,7 @@ def hdl_record(method: Method, data: SSLData, config: Config, k: int | str, mode
     known = torch.bincount(data.y[data.labeled].cpu(), minlength=data.num_classes)
     require(bool((known > 0).all()), f"class {data.classes[int(known.argmin())]!r} has no labelled image: HDL would never give its label")
     new = record(method, data, config)
-    return new | {"method": f"{new['method']}+hdl", "code": code_version("hdl", "neighbors", "recipes"),
+    return new | {"method": f"{new['method']}+hdl", "code": code_version(*CODE["hdl"]),
                   "arguments": {**new["arguments"], "hdl_k": k, "hdl_mode": mode, "hdl_metric": metric}}
 
 

@@ -137,8 +137,8 @@ def card(lesson: Lesson) -> str:
 """
 
 
-def papers_tables() -> str:
-    """The papers' tables, each to be opened; those that have figures of ours first of all say which."""
+def papers_tables(written: bool) -> str:
+    """The papers' tables, each to be opened, those with figures of ours open. written: do their files lie there already?"""
     parts = []
     for name, one in papers.tables().items():
         lines = papers.beside(one)
@@ -148,9 +148,9 @@ def papers_tables() -> str:
         said = f"{ours} of {len(lines)} rows have figures of ours" if ours else "nothing of ours yet"
         below = "".join(f"<li>{escape(note)}</li>" for note in notes)
         summary = f'{escape(one.title)} <span class="soft">{escape(one.unit)}; {said}</span>'
-        links = f'<a href="tables/{name}.md">{name}.md</a>, <a href="tables/{name}.csv">{name}.csv</a>'
+        links = f'<p class="soft">As text: <a href="tables/{name}.md">{name}.md</a>, <a href="tables/{name}.csv">{name}.csv</a></p>'
         parts.append(f"<details{' open' * bool(ours)}><summary>{summary}</summary>\n{table(tuple(head), rows)}"
-                     f'<ul class="soft">{below}</ul><p class="soft">As text: {links}</p></details>\n')
+                     f'<ul class="soft">{below}</ul>{links * written}</details>\n')
     return "".join(parts)
 
 
@@ -190,7 +190,7 @@ def page(lessons: list[Lesson], command: str, began: datetime, seconds: float) -
 <h2>Lessons</h2>
 {"".join(map(card, lessons))}
 <h2>The papers' tables</h2>
-{papers_tables()}
+{papers_tables(not going)}
 <h2>Runs</h2>
 <p class="soft">Finished runs in <code>{escape(str(store().absolute()))}</code>, newest first.</p>
 {table(head, rows) if rows else "<p>None yet.</p>"}

@@ -6,6 +6,7 @@ The protocol is Oliver et al. 2018 (arXiv:1804.09170) as used by FixMatch (Sohn 
 """
 import math
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import torch
@@ -30,9 +31,10 @@ def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = 
     for what, value in (("labels", labels), ("seed", seed), ("validation", validation), ("unlabeled", unlabeled)):
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         require(whole or what == "unlabeled" and value is None, f"{what} must be a whole number, not {value!r}")
-    factors = (imbalance, imbalance if unlabeled_imbalance is None else unlabeled_imbalance)
+    given = (imbalance, imbalance if unlabeled_imbalance is None else unlabeled_imbalance)
+    factors = tuple(1.0 if factor == -1 else factor for factor in given)
     for what, factor in zip(("imbalance", "unlabeled_imbalance"), factors):
-        require(isinstance(factor, (int, float)) and math.isfinite(factor) and abs(factor) >= 1,
+        require(isinstance(factor, Real) and math.isfinite(factor) and abs(factor) >= 1,
                 f"{what} is {factor!r}, it must be 1 or more, as often as the largest class outnumbers the smallest, or -1 or less for "
                 "the last class to be the largest")
     require(0 <= seed < 2**32, f"seed must be from 0 to {2**32 - 1}, not {seed}")
@@ -60,7 +62,8 @@ def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = 
         data = replace(data, images=data.images[there], y=data.y[there], left_out=out)
         rows, keep = np.searchsorted(stay, rows), keep[stay]
     labeled, others = (torch.from_numpy(r).to(device) for r in (rows, np.flatnonzero(keep)))
-    return replace(data, labeled=labeled, unlabeled=others, seed=int(seed), imbalance=tuple(map(float, factors)))
+    return replace(data, labeled=labeled, unlabeled=others, seed=int(seed), imbalance=tuple(map(float, factors)),
+                   unlabeled_asked=None if unlabeled is None else int(unlabeled))
 
 
 def long_tail(n_max: float, factor: float, num_classes: int) -> np.ndarray:

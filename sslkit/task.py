@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -21,8 +22,19 @@ def failures(store: Path) -> Path:
     return store / "failed"
 
 
-def lease_of(store: Path, run: Path) -> Path:
-    return store / "leases" / run.name
+def lease_of(store: Path, job: str) -> Path:
+    """The lease of a job, by its name: the run's folder may have another one on another device."""
+    return store / "leases" / job
+
+
+def keep_failure(store: Path, name: str, job: dict, run: str, error: str, trace: str = "") -> None:
+    """Write why a job failed into the store, if that can be written."""
+    from sslkit.disk import write_json
+
+    with suppress(Exception):
+        failures(store).mkdir(parents=True, exist_ok=True)
+        write_json(failures(store) / f"{name}.json", {"job": job, "run": run, "error": error, "traceback": trace,
+                                                      "at": datetime.now().isoformat(timespec="seconds")})
 
 
 def stop_when_alone() -> None:
@@ -34,15 +46,14 @@ def stop_when_alone() -> None:
 
 
 def set_aside(folder: Path) -> list[str]:
-    """Rename results that cannot be read, in the run's folder and its stages', so that they are made again; their new names."""
-    from sslkit.errors import InputError
-    from sslkit.runs import Run
-
+    """Rename results that are no JSON, in the run's folder and its stages', so that they are made again; their new names."""
     renamed = []
     for path in sorted(folder.rglob("result.json")):
         try:
-            Run(path.parent).result     # noqa: B018
-        except InputError:
+            good = isinstance(json.loads(path.read_text()), dict)
+        except ValueError:
+            good = False
+        if not good:
             new = path.with_name(f"result.json.corrupt-{datetime.now():%Y%m%d-%H%M%S}")
             path.rename(new)
             renamed.append(str(new))
@@ -51,50 +62,46 @@ def set_aside(folder: Path) -> list[str]:
 
 def perform(spec: dict) -> dict:
     """Do the job `spec` describes: {"state": trained, found, elsewhere, stopped or failed, "run": its folder, "error": why it failed}."""
-    from sslkit.disk import write_json
     from sslkit.errors import Busy
     from sslkit.jobs import Job
     from sslkit.lease import Lease
     from sslkit.runs import Run, Stopped, store
     from sslkit.train import Machine
 
-    job, folder = Job(**spec["job"]), store()
-    failed = failures(folder) / f"{job.name}.json"
-    where = ""
+    job, folder, where = Job(**spec["job"]), store(), ""
     try:
         machine = Machine(threads=spec.get("threads"))
         machine.apply()
         data = job.opened({})
         path = job.path(data, machine)
         where = str(path)
-        with Lease(lease_of(folder, path)) as lease:
+        with Lease(lease_of(folder, job.name), where) as lease:
             if not lease.taken:
                 return {"state": "elsewhere", "run": where}
             aside = set_aside(path)
-            if Run(path).result is not None:
-                return {"state": "found", "run": where}
-            job.perform(data, machine)
-            failed.unlink(missing_ok=True)
-            return {"state": "trained", "run": where, "aside": aside}
+            known = Run(path).result is not None
+            if not known:
+                job.perform(data, machine)
+            (failures(folder) / f"{job.name}.json").unlink(missing_ok=True)
+            return {"state": "found" if known else "trained", "run": where, "aside": aside}
     except Busy:
         return {"state": "elsewhere", "run": where}
     except (Stopped, KeyboardInterrupt):
         return {"state": "stopped", "run": where}
     except Exception as error:                          # whatever it is, the others go on
-        said = f"{type(error).__name__}: {error}"
-        try:
-            failed.parent.mkdir(parents=True, exist_ok=True)
-            write_json(failed, {"job": spec["job"], "run": where, "error": said, "traceback": traceback.format_exc(),
-                                "at": datetime.now().isoformat(timespec="seconds")})
-        except Exception:                               # a full or read-only disk: it is told all the same
-            pass
+        said = f"{type(error).__name__}: {error}"[:2000]
+        keep_failure(folder, job.name, spec["job"], where, said, traceback.format_exc())
         return {"state": "failed", "run": where, "error": said}
 
 
 def main() -> int:
-    import sslkit.jobs  # noqa: F401
+    from sslkit.jobs import CODE_OF
+    from sslkit.runs import code_version
 
-    answer, sys.stdout = sys.stdout, sys.stderr         # what a run prints is no answer
+    for names in CODE_OF:                                # of what has been imported, not of what the files hold when the job comes
+        code_version(*names)
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)                                       # what a run prints is no answer
     line = sys.stdin.buffer.readline()
     if not line:
         return 0

@@ -331,5 +331,6 @@ def describe(method: Method, data: SSLData, config: Config) -> dict:
     return {"method": type(method).__name__.lower(), "arguments": method.arguments,
             "data": {"name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
                      "imbalance": list(data.imbalance), "validation": len(data.validation),
-                     "include_labeled": bool(torch.isin(data.labeled, data.unlabeled).any()), "side": data.side, "flip": data.flip},
+                     "include_labeled": bool(torch.isin(data.labeled, data.unlabeled).any()),
+                     "unlabeled_asked": data.unlabeled_asked, "side": data.side, "flip": data.flip},
             "train": asdict(config)}

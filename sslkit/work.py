@@ -9,36 +9,44 @@ import threading
 import time
 from pathlib import Path
 
-_spare: list = []                    # a started process that waits for a job, with its log
+_spare: list = []                    # a started process that waits for a job, its log, and the environment it was started in
 _lock = threading.Lock()
 
 
-def _start() -> tuple[subprocess.Popen, object]:
+def _start(environment: dict[str, str]) -> tuple:
     log = tempfile.TemporaryFile()
     child = subprocess.Popen([sys.executable, "-m", "sslkit.task"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                             start_new_session=True, env={**os.environ, **_environment})
-    return child, log
+                             start_new_session=True, env={**os.environ, **environment})
+    return child, log, environment
 
 
-_environment: dict[str, str] = {}
+def _process(environment: dict[str, str], ahead: bool) -> tuple:
+    """A process for a job, the spare one if it fits; and a new spare one if more is to come."""
+    with _lock:
+        mine = None
+        while _spare:
+            child, log, known = _spare.pop()
+            if mine is None and known == environment and child.poll() is None:
+                mine = child, log
+            else:
+                child.stdin.close()
+                child.wait()
+        mine = mine or _start(environment)[:2]
+        if ahead:
+            _spare.append(_start(environment))
+    return mine
 
 
 def work(spec: dict) -> dict:
-    """Do spec["job"] in a process of its own; see task.perform for what comes back. spec["environment"]: of that process. While the file
-    spec["stop"] exists, the run is asked to save and stop."""
-    with _lock:
-        if spec["environment"] != _environment:
-            _environment.clear()
-            _environment.update(spec["environment"])
-            while _spare:
-                _spare.pop()[0].stdin.close()
-        child, log = _spare.pop() if _spare and _spare[0][0].poll() is None else _start()
-        if spec.get("ahead"):
-            _spare[:] = [_start()]
+    """Do spec["job"] in a process of its own; see task.perform for what comes back. spec["environment"]: of that process, and what it was
+    started with has to be the same. While the file spec["stop"] exists, the run is asked to save and stop."""
+    stop = Path(spec["stop"])
+    if stop.exists():
+        return {"state": "stopped", "run": ""}
+    child, log = _process(spec["environment"], spec["ahead"])
     try:
-        child.stdin.write(json.dumps({"job": spec["job"], "threads": spec.get("threads")}).encode() + b"\n")
+        child.stdin.write(json.dumps({"job": spec["job"], "threads": spec["threads"]}).encode() + b"\n")
         child.stdin.flush()
-        stop = Path(spec["stop"])
         while child.poll() is None:
             time.sleep(0.1)
             if not child.stdin.closed and stop.exists():
@@ -50,6 +58,10 @@ def work(spec: dict) -> dict:
         tail = log.read()[-2000:].decode(errors="replace").strip()
     except (OSError, ValueError) as error:
         tail = str(error)
+    try:
+        child.stdin.close()                             # what it was at is saved
+    except OSError:
+        pass
     code = child.wait()
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     return {"state": "died", "run": "", "error": f"its process was {how}" + (f": {tail.splitlines()[-1]}" if tail else "")}

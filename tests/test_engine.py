@@ -22,8 +22,8 @@ from sslkit.runs import Run
 from sslkit.task import lease_of
 
 SMALL = {"batch_size": 16, "mu": 2, "eval_every": 10}
-JOBS = [Job(method, "digits", 20, seed, steps, train=SMALL) for seed in (0, 1) for method, steps in (
-    ("fixmatch", 60), ("supervised", 100), ("fixmatch+hdl", 30))]
+JOBS = [Job(method, "digits", 20, seed, steps, train=SMALL) for method, steps, seed in (
+    ("fixmatch", 60, 0), ("supervised", 100, 0), ("fixmatch+hdl", 30, 0), ("supervised", 100, 1))]
 FEW = [Job("supervised", "digits", 20, seed, 20, train=SMALL) for seed in (0, 1)]
 PROGRAM = """
 import json, sys
@@ -75,7 +75,7 @@ def stamps(store) -> dict[Path, int]:
 
 
 def children(process) -> list[psutil.Process]:
-    """The processes of a batch that train: those at a job, not those that wait for one."""
+    """The processes of a batch that train, or wait for a job."""
     found = []
     with suppress(psutil.Error):
         for child in psutil.Process(process.pid).children(recursive=True):
@@ -131,6 +131,7 @@ def disturb(program, store, what, seconds, undisturbed) -> None:
     alone()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_a_retry(program, tmp_path, undisturbed):
     disturb(program, tmp_path / "store", "worker", 9, undisturbed)
 
@@ -171,23 +172,46 @@ def test_ctrl_c_saves_what_runs(program, tmp_path):
     alone()
 
 
-def test_a_run_that_fails_is_kept_with_its_error_and_the_others_go_on(program, tmp_path):
-    bad = Job("supervised", "digits", 20, 0, 20, train=SMALL | {"lr": 1e30})
-    rows = ended(start(program, tmp_path / "store", [bad, *FEW]))
-    assert [state for _, state, *_ in rows] == ["failed", "trained", "trained"] and "the loss is" in rows[0][2]
-    (kept,) = engine.errors(tmp_path / "store")
+def test_a_failed_run_is_kept_with_its_error_and_a_damaged_result_set_aside(program, tmp_path):
+    store, bad = tmp_path / "store", Job("supervised", "digits", 20, 0, 20, train=SMALL | {"lr": 1e30})
+    rows = ended(start(program, store, [bad, *FEW]))
+    assert [state for _, state, *_ in rows] == ["failed", "trained", "trained"] and "the loss is" in rows[0][2], "the others go on"
+    (kept,) = engine.errors(store)
     assert kept["job"]["train"]["lr"] == 1e30 and "FloatingPointError" in kept["error"] and "Traceback" in kept["traceback"]
-
-
-def test_a_result_that_cannot_be_read_is_set_aside_and_run_again(program, tmp_path):
-    store = tmp_path / "store"
-    path = Path(ended(start(program, store, FEW))[0][3])
-    before = figures(store)
+    path, before = Path(rows[1][3]), figures(store)
     (path / "result.json").write_text('{"test_acc": ')
     rows = ended(start(program, store, FEW))
     assert [state for _, state, *_ in rows] == ["trained", "found"] and figures(store) == before
     (aside,) = path.glob("result.json.corrupt-*")
     assert aside.read_text() == '{"test_acc": '
+
+
+def test_one_whose_process_dies_is_tried_once_more_and_then_kept_as_failed(tmp_path):
+    doing, queue = engine.Doing(FEW[0], tmp_path / "run", "running"), []
+    engine.take(doing, {"state": "died", "error": "killed by SIGKILL"}, queue, [], tmp_path)
+    assert queue == [doing] and doing.state == "waiting"
+    engine.take(doing, {"state": "died", "error": "killed by SIGKILL"}, queue := [], [], tmp_path)
+    assert not queue and doing.state == "failed" and engine.errors(tmp_path)[0]["error"] == "killed by SIGKILL"
+    doing = engine.Doing(FEW[1], tmp_path / "run", "running")
+    for _ in range(engine.STOPS):
+        engine.take(doing, {"state": "stopped"}, queue := [], [], tmp_path)
+        assert queue == [doing], "stopped by somebody else: given again"
+
+
+def test_a_scheduler_that_goes_is_said(program, tmp_path):
+    file = tmp_path / "scheduler.json"
+    scheduler = subprocess.Popen([sys.executable, "-m", "dask", "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file],
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not file.exists():
+        time.sleep(0.1)
+    process = start(program, tmp_path / "store", FEW, json.loads(file.read_text())["address"])
+    while "to train on" not in (line := process.stderr.readline()):
+        assert line
+    time.sleep(1)
+    scheduler.kill()
+    scheduler.wait()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode and "the scheduler is gone: give the batch again" in err
 
 
 @contextmanager
@@ -204,6 +228,7 @@ def disk(folder, *options):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_a_run_in_a_sentence_and_the_batch_goes_on_when_there_is_space(program, tmp_path):
     with disk(tmp_path / "small", "size=200k") as store:
         rows = ended(start(program, store, FEW))
@@ -265,21 +290,27 @@ def test_the_overview_tells_what_runs(tmp_path):
     run = tmp_path / "run" / "base"
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text('{"step": 20, "test_acc": 0.5}\n{"step": 40, "test_acc": 0.75}\n')
-    doing = [engine.Doing(FEW[0], tmp_path / "run", "running", steps=100), engine.Doing(FEW[1], tmp_path / "x", "trained"),
+    (run / "config.json").write_text('{"train": {"steps": 60}}')
+    doing = [engine.Doing(FEW[0], tmp_path / "run", "running"), engine.Doing(FEW[1], tmp_path / "x", "trained"),
              engine.Doing(FEW[1], tmp_path / "y", "failed")]
-    head, line = engine.overview(engine.Batch(doing))
-    assert head.startswith("1 of 3 runs done, 1 running, 1 failed, about") and "base step 40 of 100  test 75.0%" in line
-    many = engine.Batch([engine.Doing(FEW[0], tmp_path / "run", "running", steps=100)] * 30)
-    assert len(engine.overview(many, 24)) <= 24 and "and 9 more" in engine.overview(many, 24)[-1]
+    head, line = engine.overview(engine.Batch(doing), tmp_path)
+    assert head.startswith("1 of 3 runs done, 1 running, 1 failed, about") and "base step 40 of 60  test 75.0%" in line
+    many = engine.overview(engine.Batch([engine.Doing(FEW[0], tmp_path / "run", "running")] * 30), tmp_path, 24)
+    assert len(many) == 23 and "and 9 more" in many[-1]
 
 
 def test_a_worker_sees_one_gpu(monkeypatch):
     monkeypatch.setattr(engine.torch.cuda, "device_count", lambda: 2)
     assert engine.shape(10) == (2, engine.shape(10)[1]) and engine.shape(1)[0] == 1 and engine.shape(10, workers=4)[0] == 4
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert engine.sees(3) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "0"}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f")
+    assert engine.sees(2) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-7f"}], "those that were given to us"
+    before = dict(os.environ)
     with engine.connected(None, 2) as client:
         client.wait_for_workers(2, timeout=30)
-        assert sorted(client.run(lambda: __import__("os").environ["CUDA_VISIBLE_DEVICES"]).values()) == ["0", "1"]
+        assert sorted(client.run(lambda: __import__("os").environ["CUDA_VISIBLE_DEVICES"]).values()) == ["3", "GPU-7f"]
+    assert dict(os.environ) == before, "lessons that run afterwards have their own threads"
 
 
 def test_who_is_at_work_in_a_store(runs, tmp_path):
@@ -289,7 +320,7 @@ def test_who_is_at_work_in_a_store(runs, tmp_path):
     for path in paths[1:]:
         shutil.copytree(paths[0], path)
         (path / "result.json").unlink()
-    with Lease(lease_of(runs, paths[1])), locked(paths[2]):
+    with Lease(lease_of(runs, jobs[1].name), str(paths[1].absolute())), locked(paths[2]):
         head, *lines = engine.at_work(runs)
     assert head == "2 running, 1 finished, 0 failed" and len(lines) == 2 and "step 20 of 20" in lines[0]
     assert engine.at_work(runs)[0].startswith("0 running")

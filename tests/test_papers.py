@@ -2,18 +2,22 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from sslkit import cli, papers
+from sslkit.data import load
 from sslkit.errors import InputError
 from sslkit.jobs import Job, finished, protocol
 from sslkit.methods import FixMatch
+from sslkit.nets import build
 from sslkit.recipes import hdl_record, kd_fixmatch_record
 from sslkit.runs import record
 from sslkit.scales import SCALES, scale
+from sslkit.splits import split
 from sslkit.train import Config
 
 
@@ -21,7 +25,9 @@ def finish(folder: Path, job: Job, **result) -> None:
     """A finished run of `job` in a store, without training it."""
     run = folder / job.name
     run.mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps(json.loads(job.key()) | {"code": {}}))
+    config = json.loads(job.key()) | {"code": {}}
+    config["train"]["seed"] = job.seed
+    (run / "config.json").write_text(json.dumps(config))
     (run / "result.json").write_text(json.dumps(result))
 
 
@@ -80,6 +86,8 @@ def test_ours_has_mean_std_and_seeds(tmp_path):
     assert one.mean == pytest.approx(93) and one.std == pytest.approx(3.6056, abs=1e-3) and list(one.values) == [0, 1, 2]
     assert not one.comparable and one.difference is None and one.verdict == "no such number in the paper" and one.scale == "quick"
     assert [len(one.values) for one in papers.beside(papers.table("simmatch-1"), store=tmp_path, seeds=2) if one.values] == [2]
+    finish(tmp_path, replace(job, seed=77), test_acc=0.9)
+    assert 77 in line("simmatch-1", "SimMatch", "digits@20", tmp_path).values
 
 
 def test_another_protocol_is_never_comparable(tmp_path):
@@ -88,6 +96,7 @@ def test_another_protocol_is_never_comparable(tmp_path):
     one = line("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", tmp_path)
     assert one.mean == pytest.approx(90) and not one.comparable and one.difference is None
     assert one.verdict == "no: steps 32,768, paper 1,048,576; strong mc, paper rac"
+    assert jobs("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", "paper", 1)[0].train == {"strong": "rac"}
     row = next(row for row in papers.printed("simmatch-1", store=tmp_path).splitlines() if "90.00" in row)
     assert "no: steps 32,768" in row and "-4.93" not in row
 
@@ -96,7 +105,8 @@ def test_the_papers_protocol_is_comparable(tmp_path):
     for job, acc in zip(jobs("simmatch-1", "SimMatch", "CIFAR-10@250", "paper", 2), (0.951, 0.953)):
         finish(tmp_path, job, test_acc=acc)
     one = line("simmatch-1", "SimMatch", "CIFAR-10@250", tmp_path)
-    assert one.comparable and one.verdict == "yes" and one.difference == pytest.approx(95.2 - 95.16)
+    assert one.comparable and one.difference == pytest.approx(95.2 - 95.16)
+    assert one.verdict == "yes, as far as known (not: selection rule, strong views)"
     (job,) = jobs("simmatch-1", "MixMatch", "CIFAR-10@250", "paper", 1)
     assert job.train == {"mu": 1} and job.steps == 2**20, "MixMatch has mu 1 in the papers"
 
@@ -121,7 +131,8 @@ def test_gains_are_between_stages_of_one_run(tmp_path):
 
 def test_runs_of_other_settings_are_not_taken_for_the_cells(tmp_path):
     (job,) = jobs("simmatch-1", "SimMatch", "digits@20", "quick", 1)
-    changes = {"steps": 1000, "arguments": {"alpha": 0.5}, "train": {"lr": 0.01}, "imbalance": 20.0, "labels": 40, "seed": 50}
+    assert line("simmatch-1", "SimMatch", "digits@20", tmp_path).values == {}
+    changes = {"steps": 1000, "arguments": {"alpha": 0.5}, "train": {"lr": 0.01}, "imbalance": 20.0, "labels": 40}
     for name, value in changes.items():
         finish(tmp_path, Job(**{**vars(job), name: value}), test_acc=0.5)
     assert line("simmatch-1", "SimMatch", "digits@20", tmp_path).values == {}
@@ -130,6 +141,32 @@ def test_runs_of_other_settings_are_not_taken_for_the_cells(tmp_path):
     assert protocol(other) != job.key()
     other["data"]["validation"], other["train"]["precision"] = 0, "bf16"
     assert protocol(other) == job.key(), "another precision is the machine's"
+
+
+def test_every_setting_of_the_data_is_part_of_the_protocol(digits):
+    job = Job("supervised", "digits", 20, 0, 40)
+    config = job.config.resolve(digits, torch.device("cpu"))
+    assert protocol(record(job.made(), digits, config)) == job.key()
+    others = [replace(digits, flip=True), split(load("digits"), 20, 0, unlabeled=100), split(load("digits"), 20, 0, validation=100),
+              split(load("digits"), 20, 0, include_labeled=False), split(load("digits"), 20, 0, unlabeled_imbalance=2)]
+    keys = {protocol(record(job.made(), data, config)) for data in others}
+    keys.add(protocol(record(job.made(), digits, config, build("small", 10, 1, seed=1))))
+    assert len(keys) == 6 and job.key() not in keys
+    assert protocol(record(job.made(), split(load("digits"), 20, 3), replace(config, seed=3))) == job.key(), "another seed is the same"
+
+
+def test_a_gain_whose_paper_tells_too_little_is_never_comparable(tmp_path):
+    finish(tmp_path, jobs("kd-fixmatch", "KD-FixMatch", "CIFAR-10@4000", "paper", 1)[0], test_acc=0.95, outer={"test_acc": 0.93})
+    one = line("kd-fixmatch", "KD-FixMatch", "CIFAR-10@4000", tmp_path)
+    assert not one.comparable and one.verdict == "no: the paper's steps, batch, views are not known"
+
+
+def test_figures_of_different_code_are_said(tmp_path):
+    for seed, job in enumerate(jobs("simmatch-1", "SimMatch", "digits@20", "quick", 2)):
+        finish(tmp_path, job, test_acc=0.9)
+        config = json.loads((tmp_path / job.name / "config.json").read_text())
+        (tmp_path / job.name / "config.json").write_text(json.dumps(config | {"code": {"hash": str(seed)}}))
+    assert "code of different versions" in line("simmatch-1", "SimMatch", "digits@20", tmp_path).verdict
 
 
 @pytest.mark.parametrize("name", ["supervised", "mixmatch", "fixmatch", "simmatch", "fixmatch+hdl", "kd-fixmatch"])
@@ -146,6 +183,10 @@ def test_a_damaged_run_is_left_out(tmp_path):
     (job,) = jobs("simmatch-1", "SimMatch", "digits@20", "quick", 1)
     finish(tmp_path, job, test_acc=0.9)
     assert len(finished(tmp_path)) == 1
+    (tmp_path / job.name / "result.json").write_text("{")
+    assert finished(tmp_path) == {}
+    (tmp_path / job.name / "result.json").write_text("{}")
+    assert papers.printed("simmatch-1", store=tmp_path), "a result without the figure is none"
     (tmp_path / job.name / "result.json").write_text("{")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text("[]")
@@ -191,7 +232,11 @@ def test_the_jobs_of_each_scale():
     (["table", "hdl", "--scale", "quik"], "did you mean 'quick'?"), (["table", "hdl", "--store", "/nowhere/at/all"], "there is no folder"),
     (["reproduce", "tables", "--scale", "big"], "unknown scale 'big'"), (["reproduce", "tables", "--seeds", "0"], "seeds is 0"),
     (["reproduce", "tables", "--workers", "0"], "workers is 0"), (["reproduce", "00", "--seeds", "3"], "--seeds is for tables"),
-    (["reproduce", "simmatch-7"], "simmatch-7"), (["runs", "--watch", "--json"], "--watch is for people")])
+    (["reproduce", "simmatch-7"], "did you mean 'simmatch-5'?"),
+    (["reproduce", "tables", "simmatch-7"], "unknown lesson 'simmatch-7'"),
+    (["reproduce", "tables", "-p", "x", "1"], "unknown parameter 'x'"),
+    (["reproduce", "hdl", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "--workers is of this machine"),
+    (["runs", "--watch", "--json"], "--watch is for people")])
 def test_bad_input_is_a_sentence(words, message, runs, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(words) == 2

@@ -191,7 +191,8 @@ def test_the_number_of_unlabelled_images_can_be_chosen(digits):
 
 
 def test_head_middle_and_tail(digits):
-    assert split(digits, 20).groups == {}
+    assert split(digits, 20).groups == {} == split(digits, 20, imbalance=-1).groups
+    assert split(digits, 20, imbalance=-1).hash == split(digits, 20).hash and split(digits, 20, imbalance=np.int64(20)).num_labeled == 20
     assert split(digits, 20, imbalance=20).groups == {"head": [0, 1, 2], "middle": [3, 4, 5, 6], "tail": [7, 8, 9]}
     assert split(digits, 20, imbalance=-20).groups == {"head": [7, 8, 9], "middle": [3, 4, 5, 6], "tail": [0, 1, 2]}
     assert split(digits, 20, imbalance=20, unlabeled_imbalance=-20).groups["head"] == [0, 1, 2]

@@ -8,11 +8,12 @@ import io
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from sslkit.errors import choose
+from sslkit.errors import InputError, choose
 from sslkit.jobs import Job, finished
 from sslkit.runs import Run
 from sslkit.scales import SCALES, Scale, scale
@@ -36,7 +37,8 @@ class Cell:
     method: str | None = None                            # what we run for it, as Job.method; None: nothing yet, `missing` says why
     arguments: dict = field(default_factory=dict)
     imbalance: float = 1.0
-    published: dict = field(default_factory=dict)        # the paper's own settings, as far as they are known
+    published: dict | None = None                        # the paper's own settings, as far as they are known; None: too few of them
+    unknown: str = ""                                    # what of them is not known
     missing: str = ""
     notes: tuple[str, ...] = ()
 
@@ -47,9 +49,15 @@ class Cell:
         if self.method is None or data not in at.data:
             return None
         train = {"mu": 1} if data != "digits" and self.method.partition("+")[0] in ("mixmatch", "remixmatch") else {}
-        if self.method == "kd-fixmatch" and at.steps == 2**20:
-            train = {"network": "efficientnet-b0", "weights": "imagenet"}
+        if at is SCALES["paper"]:
+            train |= self.papers_own
         return Job(self.method, data, int(labels), seed, at.steps, self.imbalance, self.arguments, train)
+
+    @property
+    def papers_own(self) -> dict:
+        """Settings of the paper that are not our defaults."""
+        own = {"network": "efficientnet-b0", "weights": "imagenet"} if self.method == "kd-fixmatch" else {}
+        return own | {name: value for name, value in (self.published or {}).items() if name == "strong"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Line:
     scale: str = ""
     values: dict[int, float] = field(default_factory=dict)       # seed -> percent
     differs: tuple[str, ...] = ()                                # from the paper's protocol, in words
+    mixed: bool = False                                          # are they of different versions of the code?
 
     @property
     def mean(self) -> float | None:
@@ -98,8 +107,10 @@ class Line:
         if not self.values:
             return self.cell.missing
         if self.cell.paper is None:
-            return "no such number in the paper"
-        return "no: " + "; ".join(self.differs) if self.differs else "yes"
+            return "no such number in the paper" + ", code of different versions" * self.mixed
+        if self.differs:
+            return "no: " + "; ".join(self.differs)
+        return "yes, as far as known" + f" (not: {self.cell.unknown})" * bool(self.cell.unknown)
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
@@ -157,7 +168,8 @@ def simmatch_1() -> tuple[Cell, ...]:
         notes = [DOUBTS[key] for key in ((name, column), name) if key in DOUBTS and (key != name or "USB" in other)]
         method = OURS.get(name)
         cells.append(Cell(name, column, number(row["mean"]), number(row["std"]), reruns=other, method=method,
-                          published=published(DATASETS[row["dataset"]], method or ""), notes=tuple(notes),
+                          published=published(DATASETS[row["dataset"]], method or ""), notes=tuple(notes), unknown="selection rule"
+                          + ", strong views" * (method == "simmatch"),
                           missing="" if method else NOT_BUILT))
     return (*cells, *(Cell(name, DIGITS, method=method) for name, method in OURS.items()))
 
@@ -189,9 +201,8 @@ def simmatch_5() -> tuple[Cell, ...]:
 
 
 def kd_fixmatch() -> tuple[Cell, ...]:
-    how = {"network": "efficientnet-b0", "weights": "imagenet"}
     cells = (Cell("KD-FixMatch", f"{row['dataset']}@{row['labels']}", float(row["gain_over_fixmatch_points"]), method="kd-fixmatch",
-                  published=how) for row in rows_of("kd_fixmatch_gains"))
+                  unknown="steps, batch, views") for row in rows_of("kd_fixmatch_gains"))
     return (*cells, Cell("KD-FixMatch", DIGITS, method="kd-fixmatch"))
 
 
@@ -201,7 +212,7 @@ def hdl() -> tuple[Cell, ...]:
         if row["base_method"]:
             method = OURS[row["base_method"]]
             cells.append(Cell(f"HDL on {row['base_method']}", f"{row['dataset']}@{row['labels']}", float(row["gain_points"]),
-                              method=f"{method}+hdl", published=published("cifar10", method)))
+                              method=f"{method}+hdl", unknown="how it goes on with the labels"))
         else:
             cells.append(Cell("HDL, best base", f"{row['dataset']}, factor {row['imbalance_factor']}", float(row["gain_points"]),
                               bound=row["bound"], missing="the paper's numbers of images are not known to us"))
@@ -245,24 +256,29 @@ def table(name: str) -> Table:
 def differences(cell: Cell, run: Run) -> tuple[str, ...]:
     """In what the run's protocol differs from what is known of the paper's."""
     used = run.config["train"]
+    if cell.published is None:
+        return (f"the paper's {cell.unknown} are not known",) if "," in cell.unknown else (f"{cell.unknown} in the paper is not known",)
     return tuple(f"{name.replace('_', ' ')} {used[name]:,}, paper {value:,}" if isinstance(value, int) else
                  f"{name.replace('_', ' ')} {used[name]}, paper {value}"
                  for name, value in cell.published.items() if used[name] != value)
 
 
-def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int = 20) -> list[Line]:
-    """The table's cells with what the store holds of seeds 0, 1 ... at each of the scales: a Line for each scale that has any, one without
-    values where none has."""
+def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int | None = None) -> list[Line]:
+    """The table's cells with what the store holds at each of the scales, of all seeds or of 0 to `seeds` - 1: a Line for each scale that
+    has any, one without values where none has."""
     runs, lines = finished(store), []
     for cell in table.cells:
         mine = []
         for name in scales:
             at = scale(name)
-            jobs = {seed: job for seed in range(seeds) if (job := cell.job(at, seed))}
-            there = {seed: runs[key] for seed, job in jobs.items() if (key := job.key()) in runs}
-            if there:
-                values = {seed: 100 * table.value(run.result) for seed, run in there.items()}
-                mine.append(Line(cell, name, values, differences(cell, next(iter(there.values())))))
+            job, values, codes = cell.job(at, 0), {}, set()
+            for seed, run in sorted(runs.get(job.key(), {}).items()) if job else ():
+                if seeds is None or seed < seeds:
+                    with suppress(InputError, KeyError, TypeError):             # a result without the figure is none
+                        values[seed] = 100 * table.value(run.result)
+                        codes.add(str(run.config.get("code")))
+            if values:
+                mine.append(Line(cell, name, values, differences(cell, run), len(codes) > 1))
         lines += mine or [Line(cell)]
     return lines
 
@@ -332,7 +348,7 @@ def as_json(table: Table, lines: Sequence[Line]) -> str:
 
 
 def as_latex(table: Table, lines: Sequence[Line]) -> str:
-    """A tabular of the first eight columns and whether a row is comparable; needs booktabs."""
+    """A tabular; needs booktabs."""
     def safe(text: str) -> str:
         for sign in "%_&#":
             text = text.replace(sign, f"\\{sign}")
