@@ -234,7 +234,7 @@ class Fill:
         at = scales.scale(self.scale)
         for table in chosen:
             if not table.jobs(at, 1):
-                why = table.cells[0].missing or "no column of its data"
+                why = next((cell.missing for cell in table.cells if cell.missing), "no column of its data")
                 print(f"note: nothing of {table.name} can be run at scale {self.scale}: {why}", file=stream or sys.stderr)
         jobs = distinct(job for table in chosen for job in table.jobs(at, self.seeds))
         return not jobs or not run_batch(jobs, scheduler=self.scheduler, workers=self.workers, stream=stream).count("failed")

@@ -199,7 +199,7 @@ def test_formats(tmp_path):
     rows = list(csv.DictReader(io.StringIO(papers.printed("simmatch-1", "csv", store=tmp_path))))
     assert len(rows) == n and [row["ours"] for row in rows if row["ours"]] == ["90.0"]
     found = json.loads(papers.printed("simmatch-1", "json", store=tmp_path))
-    assert len(found["rows"]) == n and found["rows"][0]["paper"] == 45.74 and found["claim"]
+    assert len(found["rows"]) == n and found["rows"][4]["paper"] == 45.74 and found["claim"]
     latex = papers.printed("simmatch-1", "latex", store=tmp_path)
     assert latex.count("\\\\") == n + 1 and "\\toprule" in latex and "95.16 $\\pm$ 0.39" in latex
     columns = latex.split("\\begin{tabular}{")[1].split("}")[0]

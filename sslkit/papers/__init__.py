@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import statistics
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from sslkit.scales import SCALES, Scale, scale
 DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "STL-10": "stl10", "Food-101": "food101", "digits": "digits"}
 OURS = {"MixMatch": "mixmatch", "ReMixMatch": "remixmatch", "FixMatch(RA)": "fixmatch", "SimMatch": "simmatch"}
 ABLATION = {"w/o p_hat": {"p_hat": False}, "w/o q_hat": {"q_hat": False}, "standard": {}}
-DIGITS = "digits@20"                                     # a column of our own, which no paper has
+DIGITS = "digits@20"                                     # a column of our own, which no paper has; it stands first
 NOT_BUILT, NO_IMAGENET = "not built yet", "ImageNet is not among the data sets yet"
 
 
@@ -171,7 +172,7 @@ def simmatch_1() -> tuple[Cell, ...]:
                           published=published(DATASETS[row["dataset"]], method or ""), notes=tuple(notes), unknown="selection rule"
                           + ", strong views" * (method == "simmatch"),
                           missing="" if method else NOT_BUILT))
-    return (*cells, *(Cell(name, DIGITS, method=method) for name, method in OURS.items()))
+    return (*(Cell(name, DIGITS, method=method) for name, method in OURS.items()), *cells)
 
 
 def simmatch_2() -> tuple[Cell, ...]:
@@ -197,13 +198,13 @@ def simmatch_3() -> tuple[Cell, ...]:
 
 def simmatch_5() -> tuple[Cell, ...]:
     printed = tuple(Cell(row["variant"], "ImageNet 1%", float(row["top1"]), missing=NO_IMAGENET) for row in rows_of("simmatch_table5"))
-    return (*printed, *(Cell(name, DIGITS, method="simmatch", arguments=arguments) for name, arguments in ABLATION.items()))
+    return (*(Cell(name, DIGITS, method="simmatch", arguments=arguments) for name, arguments in ABLATION.items()), *printed)
 
 
 def kd_fixmatch() -> tuple[Cell, ...]:
     cells = (Cell("KD-FixMatch", f"{row['dataset']}@{row['labels']}", float(row["gain_over_fixmatch_points"]), method="kd-fixmatch",
                   unknown="steps, batch, views") for row in rows_of("kd_fixmatch_gains"))
-    return (*cells, Cell("KD-FixMatch", DIGITS, method="kd-fixmatch"))
+    return (Cell("KD-FixMatch", DIGITS, method="kd-fixmatch"), *cells)
 
 
 def hdl() -> tuple[Cell, ...]:
@@ -217,7 +218,7 @@ def hdl() -> tuple[Cell, ...]:
             cells.append(Cell("HDL, best base", f"{row['dataset']}, factor {row['imbalance_factor']}", float(row["gain_points"]),
                               bound=row["bound"], missing="the paper's numbers of images are not known to us"))
     ours = [Cell(f"HDL on {name}", DIGITS, method=f"{method}+hdl") for name, method in OURS.items() if name != "SimMatch"]
-    return (*cells, *ours, Cell("HDL on FixMatch(RA)", "digits-LT@20", method="fixmatch+hdl", imbalance=20))
+    return (*ours, Cell("HDL on FixMatch(RA)", "digits-LT@20", method="fixmatch+hdl", imbalance=20), *cells)
 
 
 def accuracy(result: dict) -> float:
@@ -387,7 +388,7 @@ def dots(lines: Sequence[Line]) -> dict[str, list[float]]:
     """Row -> a fraction for each seed, for plots.spread; of several columns the row names each."""
     ours = [line for line in lines if line.values]
     several = len({line.cell.column.replace("-LT", "") for line in ours}) > 1
-    return {named(line) + f"\n{line.cell.column}" * several: [v / 100 for v in line.values.values()] for line in ours}
+    return {textwrap.fill(named(line), 14) + f"\n{line.cell.column}" * several: [v / 100 for v in line.values.values()] for line in ours}
 
 
 def ranking(lines: Sequence[Line]) -> str:
