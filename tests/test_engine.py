@@ -148,6 +148,7 @@ def test_kills_at_random_moments(round, program, tmp_path, undisturbed):
     disturb(program, tmp_path / "store", ("worker", "batch", "both")[round % 3], seconds, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_batches_share_the_work(program, tmp_path, undisturbed):
     store = tmp_path / "store"
     rows = [ended(process) for process in [start(program, store), start(program, store)]]
@@ -254,6 +255,7 @@ def test_a_scheduler_that_cannot_be_reached_is_said_within_seconds(address, runs
     assert time.monotonic() - begin < 15
 
 
+@pytest.mark.slow
 def test_workers_started_by_hand(program, tmp_path):
     def dask(*words):
         environment = {**os.environ, "SSLKIT_RUNS": str(tmp_path / "elsewhere")}
