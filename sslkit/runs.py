@@ -307,9 +307,9 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
     metrics = run.metrics
     write_json(run.path / "result.json", {
         "method": type(method).__name__.lower(), "data": data.name, "labels": data.num_labeled, "seed": config.seed, "steps": config.steps,
-        **{name: value for name, value in metrics[-1].items() if name.startswith("test_acc")},
-        "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
+        "test_acc": metrics[-1]["test_acc"], "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
         "pseudo_label_acc": metrics[-1]["pseudo_label_acc"], "mask_rate": metrics[-1]["mask_rate"], "seconds": round(seconds(), 2),
+        **{name: value for name, value in metrics[-1].items() if name.startswith("test_acc_")},
         "machine": {"device": str(machine.torch_device()), "threads": torch.get_num_threads(),
                     "torch": torch.__version__, "python": platform.python_version(), "cpu": platform.processor() or platform.machine()}})
     return run

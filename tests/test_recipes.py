@@ -147,7 +147,7 @@ def test_no_row_above_the_threshold_goes_on_as_fixmatch(whole, digits, tmp_path,
     outer = Run(whole.path / "outer")
     run = kd_fixmatch(digits, SHORT, CPU, outer=outer, out=tmp_path / "run", tau_select=1.0)
     assert "no row reaches tau_select 1: the inner network trains as FixMatch" in capsys.readouterr().err
-    assert run.result["trusted"]["trusted"] == {"rows": 0, "coverage": 0.0, "precision": None, "per_class": [0] * 10}
+    assert run.result["trusted"]["trusted"] == {"rows": 0, "coverage": 0.0, "precision": None, "per_class": [0] * 10, "class": [0] * 10}
     ours = [{k: v for k, v in m.items() if k != "told"} for m in figures(Run(run.path / "inner"))]
     assert ours == figures(outer)
 

@@ -163,14 +163,16 @@ def test_a_run_leaves_its_four_files(whole, digits, kind):
 
     config = strict((run.path / "config.json").read_text())
     assert config == run.config and config["method"] == kind and config["arguments"] == KINDS[kind]().arguments
-    assert config["data"] == {"name": "digits", "labels": 20, "unlabeled": 1397, "split": digits.hash, "side": 8, "flip": False}
+    assert config["data"] == {"name": "digits", "labels": 20, "unlabeled": 1397, "split": digits.hash, "imbalance": [1, 1],
+                              "validation": 0, "include_labeled": True, "unlabeled_asked": None, "side": 8, "flip": False}
     assert config["train"] == vars(SHORT.resolve(digits, torch.device("cpu"))) and None not in config["train"].values()
     assert config["classes"] == list("0123456789") and config["channels"] == 1 and set(config["code"]) == {"version", "hash"}
 
     metrics = lines(run)
     assert [m["step"] for m in metrics] == [5, 10, 15, 20, 22]
     own = {"supervised": set(), "fixmatch": {"unsup"}, "simmatch": {"unsup", "inst"}}[kind]
-    assert all(m.keys() == {"step", "loss", "sup", "mask_rate", "pseudo_label_acc", "pseudo_label_acc_all", "lr", "test_acc"} | own
+    assert all(m.keys() == {"step", "loss", "sup", "mask_rate", "pseudo_label_acc", "pseudo_label_acc_all", "lr", "test_acc",
+                           "test_acc_class"} | own
                for m in metrics)
     if kind == "supervised":
         assert {m["mask_rate"] for m in metrics} == {m["pseudo_label_acc"] for m in metrics} == {None}
@@ -615,8 +617,8 @@ def test_a_runs_name_is_a_function_of_what_decides_its_result(digits, tmp_path):
     assert run_path(new) == run_path(dict(reversed(new.items())))
     assert len(set(names)) == len(names) and name() == names[0] == name(lr=0.1)
     assert names[7].startswith("fixmatch-digits-40-s0-") and names[8].startswith("fixmatch-digits-20-s1-")
-    code = "import sslkit.runs as r, sslkit.data as d, sslkit.train as t, sslkit.methods as m\nimport torch\n" \
-           f"data = d.split(d.load('digits'), 20)\nc = t.{SHORT!r}.resolve(data, torch.device('cpu'))\n" \
+    code = "import sslkit.runs as r, sslkit.data as d, sslkit.splits as p, sslkit.train as t, sslkit.methods as m\nimport torch\n" \
+           f"data = p.split(d.load('digits'), 20)\nc = t.{SHORT!r}.resolve(data, torch.device('cpu'))\n" \
            "print(r.run_path(r.record(m.FixMatch(), data, c)).name)"
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout.strip() == names[0]
