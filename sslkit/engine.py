@@ -6,6 +6,7 @@ The store is the only memory: a killed batch is given again and goes on; two bat
 import asyncio
 import gc
 import json
+import logging
 import os
 import sys
 import threading
@@ -179,10 +180,11 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
             with Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False) as client:
                 yield client
             return
-        spec = {k: {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": only}} for k, only in enumerate(sees(workers))}
+        alike = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+        spec = {k: {"cls": Nanny, "options": alike | {"env": only}} for k, only in enumerate(sees(workers))}
         quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "port": 0}
         try:
-            with SpecCluster(spec, {"cls": Scheduler, "options": quiet}, silence_logs=50) as cluster:
+            with SpecCluster(spec, {"cls": Scheduler, "options": quiet}, silence_logs=logging.CRITICAL) as cluster:
                 with Client(cluster, set_as_default=False) as client:
                     yield client
         finally:                                        # dask sets threads and more for its workers, in this process
