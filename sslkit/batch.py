@@ -38,7 +38,7 @@ from traitlets import default
 from sslkit import papers, scales
 from sslkit.disk import cannot_write
 from sslkit.errors import InputError, require
-from sslkit.jobs import distinct
+from sslkit.jobs import distinct, finished
 from sslkit.lesson import Lesson, lessons, parameters_of, pick, read, stripped, typed
 from sslkit.report import clock, export, page, put
 from sslkit.runs import store
@@ -253,7 +253,7 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
     names, parameters, began, begin = list(names), parameters or {}, datetime.now(), time.monotonic()
     chosen = tables_among(names) if tables else []
     shows = [notebook_of(table) for table in chosen]
-    plain = [name for name in names if not (tables and name == "tables") and name not in papers.tables()]
+    plain = [name for name in names if not (tables and (name == "tables" or name in papers.tables()))]
     todo = [read(path) for path in pick([*plain, *shows], lessons(folder), more=("tables", *papers.tables()))]
     given = typed(parameters, todo)
     if tables:
@@ -275,6 +275,12 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
         command = shlex.join(words + [word for item in parameters.items() for word in ("-p", *item)])
     logging.getLogger("papermill").setLevel(logging.CRITICAL)       # its news are in the notebooks and in our lines
 
+    def tabulate() -> None:
+        runs = finished()
+        for name, table in papers.tables().items():
+            for form in ("md", "csv"):
+                put(target / "tables" / f"{name}.{form}", papers.FORMATS[form](table, papers.beside(table, runs=runs)) + "\n")
+
     def show() -> None:
         put(target / "index.html", page(todo, command, began, time.monotonic() - begin))
 
@@ -292,6 +298,7 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
                 lesson.state = "stopped"
                 if executed.exists():
                     export(lesson, nbformat.read(executed, as_version=4), target)
+                tabulate()
                 show()
                 done = ", ".join(other.name for other in todo if other.state == "finished") or "none"
                 progress.write(f"{lesson.name} {lesson.status}; finished: {done}; see {index}", stays=True)
@@ -306,10 +313,8 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
                 except InputError as error:
                     good = False
                     progress.write(f"not refreshed: {error}", stays=True)
-        for name in papers.tables():
-            for form in ("md", "csv"):
-                put(target / "tables" / f"{name}.{form}", papers.printed(name, form) + "\n")
-        finished = sum(lesson.state == "finished" for lesson in todo)
+        tabulate()
+        through = sum(lesson.state == "finished" for lesson in todo)
         took = clock(time.monotonic() - begin)
-        progress.write(f"{finished} of {len(todo)} lessons finished in {took}; see {index}", stays=True)
+        progress.write(f"{through} of {len(todo)} lessons finished in {took}; see {index}", stays=True)
     return good

@@ -245,13 +245,13 @@ def watch(folder) -> int:
     """sslkit runs --watch: what is at work in a store, again and again."""
     import time
 
-    from sslkit import engine
+    from sslkit.watch import at_work
 
     screen = Screen(sys.stdout)
     try:
         while True:
-            screen.show(engine.at_work(folder, screen.height if screen.live else 1000))
-            time.sleep(2 if screen.live else 0.5)
+            screen.show(at_work(folder, screen.height))
+            time.sleep(2 if screen.live else screen.pause)
     except KeyboardInterrupt:
         return 0
 

@@ -143,7 +143,7 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
                    unlabeled=torch.arange(len(y)), seed=0, info=arrays.info, validation=none).to(device)
 
 
-def by_class(y: np.ndarray, num_classes: int, rng: np.random.RandomState) -> list[np.ndarray]:
+def rows_by_class(y: np.ndarray, num_classes: int, rng: np.random.RandomState) -> list[np.ndarray]:
     """Each class's rows, shuffled. NumPy has frozen RandomState's streams (NEP 19): the same on every machine."""
     return [rng.permutation(np.flatnonzero(y == c)) for c in range(num_classes)]
 
@@ -152,7 +152,7 @@ def _digits() -> Arrays:
     from sklearn.datasets import load_digits  # slow to import, and needed here only
     source = load_digits()
     images, y = np.rint(source.images * (255 / 16))[:, None], source.target
-    test = np.concatenate([rows[:40] for rows in by_class(y, 10, np.random.RandomState(0))])
+    test = np.concatenate([rows[:40] for rows in rows_by_class(y, 10, np.random.RandomState(0))])
     test, train = np.sort(test), np.delete(np.arange(len(y)), test)
     return summarize(images[train], y[train], images[test], y[test], "0123456789", {})
 

@@ -23,15 +23,16 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.comm import connect
 
 from sslkit.data import SSLData
-from sslkit.disk import is_locked, stop_signals
+from sslkit.disk import stop_signals
 from sslkit.errors import InputError, require
 from sslkit.jobs import CODE_OF, Job
 from sslkit.lease import content, held
 from sslkit.report import clock
-from sslkit.runs import Run, code_version, store
-from sslkit.task import SAVE_SECONDS, failures, keep_failure, lease_of
+from sslkit.runs import code_version, store
+from sslkit.task import SAVE_SECONDS, keep_failure, lease_of
 from sslkit.terminal import Screen
 from sslkit.train import Machine, set_up, take_step
+from sslkit.watch import at, busy, cut, has_result
 from sslkit.work import work
 
 CONNECT_SECONDS = 5
@@ -40,17 +41,6 @@ STOPS = 5                            # how often a run may be stopped by others 
 CONFIG = {"distributed.scheduler.worker-ttl": None, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
           "distributed.scheduler.allowed-failures": 0}
 COST = {"kd-fixmatch": 2.0, "+hdl": 5 / 3}            # of a recipe, in runs of its method
-
-
-def at(path: Path) -> str:
-    """Where a run stands, from its folder: step and accuracy of its last evaluation, of a recipe's that of the stage."""
-    with suppress(OSError, ValueError, IndexError, KeyError, TypeError):
-        newest = max(path.rglob("metrics.jsonl"), key=lambda file: file.stat().st_mtime)
-        last = json.loads(newest.read_text().splitlines()[-1])
-        steps = json.loads((newest.parent / "config.json").read_text())["train"]["steps"]
-        stage = f"{newest.parent.name} " if newest.parent != path else ""
-        return f"{stage}step {last['step']:,} of {steps:,}  test {last['test_acc']:.1%}"
-    return "begins"
 
 
 @dataclass
@@ -93,13 +83,6 @@ def prepared(jobs: Sequence[Job], machine: Machine) -> tuple[list[Doing], dict[t
         path = job.path(job.opened(known), machine)
         doing.append(Doing(job, path, "found" if has_result(path) else "waiting"))
     return doing, known
-
-
-def has_result(path: Path) -> bool:
-    """Is the run finished? One whose result cannot be read is made again."""
-    with suppress(InputError):
-        return Run(path).result is not None
-    return False
 
 
 def seconds_a_run(job: Job, data: SSLData, machine: Machine, steps: int = 8) -> float:
@@ -327,11 +310,6 @@ def answer(future, client: Client) -> dict:
         return {"state": "died", "error": "its worker was killed" if type(error).__name__ == "KilledWorker" else str(error)}
 
 
-def busy(path: Path) -> bool:
-    """Does a process of this machine train there, whether or not it has a lease?"""
-    return any(is_locked(lock.parent) for lock in path.rglob(".lock"))
-
-
 def overview(batch: Batch, folder: Path, height: int = 24) -> list[str]:
     """The live picture, a few lines: how many are done, what runs with step and accuracy, how long it may still take."""
     left, elsewhere = batch.left, batch.count("elsewhere")
@@ -345,39 +323,3 @@ def overview(batch: Batch, folder: Path, height: int = 24) -> list[str]:
                 d.path = Path(content(lease_of(folder, d.job.name)).get("run") or d.path)
             lines.append(f"  {d.job.method:16} {d.job.data} {d.job.labels} seed {d.job.seed}  {at(d.path)}")
     return cut([head, *lines], height)
-
-
-def cut(lines: list[str], height: int) -> list[str]:
-    """As many lines as fit, and how many do not."""
-    most = max(1, height - 2)
-    return lines if len(lines) <= most else [*lines[:most], f"  and {len(lines) - most} more"]
-
-
-def errors(folder: Path | None = None) -> list[dict]:
-    """The failed runs of a store that have not gone well since: job, run, error, traceback, at."""
-    found = []
-    for path in sorted(failures(folder or store()).glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            error = json.loads(path.read_text())
-            if not (error["run"] and has_result(Path(error["run"]))):
-                found.append(error)
-    return found
-
-
-def at_work(folder: Path, height: int = 1000) -> list[str]:
-    """Lines of what is at work in a store, whoever does it: each run with its step and accuracy; and how many are finished and failed."""
-    mine = set()
-    for path in (folder / "leases").glob("[!.]*"):
-        with suppress(OSError):
-            if held(path):
-                mine.add(content(path).get("run"))
-    lines, finished = [], 0
-    for path in sorted(file.parent for file in folder.glob("*/config.json")):
-        if (path / "result.json").exists():
-            finished += 1
-        elif str(path.absolute()) in mine or busy(path):
-            with suppress(InputError, KeyError, TypeError):
-                config = Run(path).config
-                data = f"{config['data']['name']} {config['data']['labels']}"
-                lines.append(f"  {config['method']:16} {data} seed {config['train']['seed']}  {at(path)}")
-    return cut([f"{len(lines)} running, {finished} finished, {len(errors(folder))} failed", *lines], height)

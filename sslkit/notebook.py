@@ -21,6 +21,7 @@ from sslkit.errors import Busy, require
 from sslkit.methods.base import Method
 from sslkit.runs import Run, Stopped, fit, record, run_path, store
 from sslkit.train import Config, Machine
+from sslkit.watch import at_work
 
 REDRAW_SECONDS, LINE_SECONDS = 2, 10
 
@@ -130,16 +131,18 @@ def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Has
 
 def watch(pause: float = 2.0) -> None:
     """What is at work in the store, drawn again in its place until nothing is, or the kernel is interrupted."""
-    from sslkit.engine import at_work  # dask, for those who have a batch
-
-    def lines() -> dict:
-        return {"text/plain": "\n".join(at_work(store()))}
-
-    shown = display(lines(), raw=True, display_id=True)
+    shown = None
     with suppress(KeyboardInterrupt):
-        while len(at_work(store())) > 1:
+        while True:
+            lines = at_work(store())
+            picture = {"text/plain": "\n".join(lines)}
+            if shown is None:
+                shown = display(picture, raw=True, display_id=True)
+            else:
+                shown.update(picture, raw=True)
+            if len(lines) == 1:
+                return
             time.sleep(pause)
-            shown.update(lines(), raw=True)
 
 
 def figures_folder() -> Path:

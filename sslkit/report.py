@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from sslkit import __version__, papers
 from sslkit.disk import write_atomically
 from sslkit.errors import InputError
+from sslkit.jobs import finished
 from sslkit.lesson import Lesson, plain
 from sslkit.runs import all_runs, store
 from sslkit.train import Machine
@@ -137,11 +138,11 @@ def card(lesson: Lesson) -> str:
 """
 
 
-def papers_tables(written: bool) -> str:
-    """The papers' tables, each to be opened, those with figures of ours open. written: do their files lie there already?"""
-    parts = []
+def papers_tables() -> str:
+    """The papers' tables, each to be opened, those with figures of ours open."""
+    parts, runs = [], finished()
     for name, one in papers.tables().items():
-        lines = papers.beside(one)
+        lines = papers.beside(one, runs=runs)
         rows, notes = papers.shown(one, lines)
         head, *rows = papers.filled(rows)
         ours = sum(bool(line.values) for line in lines)
@@ -150,7 +151,7 @@ def papers_tables(written: bool) -> str:
         summary = f'{escape(one.title)} <span class="soft">{escape(one.unit)}; {said}</span>'
         links = f'<p class="soft">As text: <a href="tables/{name}.md">{name}.md</a>, <a href="tables/{name}.csv">{name}.csv</a></p>'
         parts.append(f"<details{' open' * bool(ours)}><summary>{summary}</summary>\n{table(tuple(head), rows)}"
-                     f'<ul class="soft">{below}</ul>{links * written}</details>\n')
+                     f'<ul class="soft">{below}</ul>{links}</details>\n')
     return "".join(parts)
 
 
@@ -190,7 +191,7 @@ def page(lessons: list[Lesson], command: str, began: datetime, seconds: float) -
 <h2>Lessons</h2>
 {"".join(map(card, lessons))}
 <h2>The papers' tables</h2>
-{papers_tables(not going)}
+{"<p>When the lessons are through.</p>" if going else papers_tables()}
 <h2>Runs</h2>
 <p class="soft">Finished runs in <code>{escape(str(store().absolute()))}</code>, newest first.</p>
 {table(head, rows) if rows else "<p>None yet.</p>"}

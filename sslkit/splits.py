@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 import torch
 
-from sslkit.data import SSLData, by_class
+from sslkit.data import SSLData, rows_by_class
 from sslkit.errors import require
 
 
@@ -42,7 +42,7 @@ def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = 
     if validation:
         data = _hold_out(data, int(validation))
     y, num_classes = data.y.cpu().numpy(), data.num_classes
-    of_class = by_class(y, num_classes, np.random.RandomState(seed))
+    of_class = rows_by_class(y, num_classes, np.random.RandomState(seed))
     sizes = np.array([len(rows) for rows in of_class])
     count = _labeled_counts(int(labels), float(factors[0]), sizes, data.classes)
     # The classes take turns, so that the 20 labelled rows of a seed are the first 20 of its 40.
@@ -136,7 +136,7 @@ def _hold_out(data: SSLData, count: int) -> SSLData:
     rng = np.random.RandomState(20)     # fixed, so that every seed is judged by the same rows
     each, rest = divmod(count, num_classes)
     more = set(rng.permutation(num_classes)[:rest].tolist())
-    out = np.sort(np.concatenate([r[:each + (c in more)] for c, r in enumerate(by_class(y, num_classes, rng))]))
+    out = np.sort(np.concatenate([r[:each + (c in more)] for c, r in enumerate(rows_by_class(y, num_classes, rng))]))
     stay = np.delete(np.arange(len(y)), out)
     out, stay = (torch.from_numpy(r).to(data.images.device) for r in (out, stay))
     return replace(data, images=data.images[stay], y=data.y[stay], test_images=data.images[out], test_y=data.y[out],

@@ -2,6 +2,7 @@
 import argparse
 import difflib
 import inspect
+import math
 import os
 import shutil
 import sys
@@ -127,7 +128,7 @@ class Screen:
     """Some lines that are rewritten on a terminal; elsewhere the first of them, every 10 seconds."""
 
     def __init__(self, stream=None):
-        self.stream, self.drawn, self.told = stream or sys.stderr, 0, time.monotonic()
+        self.stream, self.drawn, self.told = stream or sys.stderr, 0, -math.inf
         self.live = self.stream.isatty()
         self.pause = 0.5 if self.live else 10.0          # seconds between two pictures
 

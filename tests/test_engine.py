@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sslkit import engine
+from sslkit import engine, watch
 from sslkit.disk import locked
 from sslkit.errors import InputError
 from sslkit.jobs import Job
@@ -177,7 +177,7 @@ def test_a_failed_run_is_kept_with_its_error_and_a_damaged_result_set_aside(prog
     store, bad = tmp_path / "store", Job("supervised", "digits", 20, 0, 20, train=SMALL | {"lr": 1e30})
     rows = ended(start(program, store, [bad, *FEW]))
     assert [state for _, state, *_ in rows] == ["failed", "trained", "trained"] and "the loss is" in rows[0][2], "the others go on"
-    (kept,) = engine.errors(store)
+    (kept,) = watch.errors(store)
     assert kept["job"]["train"]["lr"] == 1e30 and "FloatingPointError" in kept["error"] and "Traceback" in kept["traceback"]
     path, before = Path(rows[1][3]), figures(store)
     (path / "result.json").write_text('{"test_acc": ')
@@ -192,7 +192,7 @@ def test_one_whose_process_dies_is_tried_once_more_and_then_kept_as_failed(tmp_p
     engine.take(doing, {"state": "died", "error": "killed by SIGKILL"}, queue, [], tmp_path)
     assert queue == [doing] and doing.state == "waiting"
     engine.take(doing, {"state": "died", "error": "killed by SIGKILL"}, queue := [], [], tmp_path)
-    assert not queue and doing.state == "failed" and engine.errors(tmp_path)[0]["error"] == "killed by SIGKILL"
+    assert not queue and doing.state == "failed" and watch.errors(tmp_path)[0]["error"] == "killed by SIGKILL"
     doing = engine.Doing(FEW[1], tmp_path / "run", "running")
     for _ in range(engine.STOPS):
         engine.take(doing, {"state": "stopped"}, queue := [], [], tmp_path)
@@ -236,7 +236,7 @@ def test_a_full_disk_fails_a_run_in_a_sentence_and_the_batch_goes_on_when_there_
         assert all(state == "failed" and "no space left" in error for _, state, error, _ in rows), rows
         subprocess.run(["mount", "-o", "remount,size=20m", store], check=True)
         assert [state for _, state, *_ in ended(start(program, store, FEW))] == ["trained"] * 2
-        assert not engine.errors(store), "what went well at last is no failure any more"
+        assert not watch.errors(store), "what went well at last is no failure any more"
 
 
 def test_a_store_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
@@ -323,22 +323,16 @@ def test_who_is_at_work_in_a_store(runs, tmp_path):
         shutil.copytree(paths[0], path)
         (path / "result.json").unlink()
     with Lease(lease_of(runs, jobs[1].name), str(paths[1].absolute())), locked(paths[2]):
-        head, *lines = engine.at_work(runs)
+        head, *lines = watch.at_work(runs)
     assert head == "2 running, 1 finished, 0 failed" and len(lines) == 2 and "step 20 of 20" in lines[0]
-    assert engine.at_work(runs)[0].startswith("0 running")
+    assert watch.at_work(runs)[0].startswith("0 running")
 
 
-def test_the_estimate_is_of_the_right_size(digits):
-    job = Job("supervised", "digits", 20, 0, 200, train=SMALL)
-    one = engine.seconds_a_run(job, digits, engine.Machine())
-    begin = time.monotonic()
-    job = Job("supervised", "digits", 20, 0, 200, train=SMALL | {"eval_every": 200})
-    for _ in engine_train(job, digits):
-        pass
-    assert 0.2 < one / (time.monotonic() - begin) < 5
-
-
-def engine_train(job, data):
-    from sslkit.train import train
-
-    return train(job.made(), data, job.config)
+def test_an_estimate_counts_runs_and_stages_and_shares_them_among_workers(monkeypatch, digits):
+    monkeypatch.setattr(engine, "seconds_a_run", lambda job, data, machine: 10.0)
+    doing = [engine.Doing(job, Path("x")) for job in JOBS]
+    assert engine.estimate(doing, {}, engine.Machine(), 2) == 10 * len(JOBS) / 2
+    monkeypatch.undo()
+    assert engine.seconds_a_run(FEW[0], digits, engine.Machine()) > 0
+    impossible = Job("supervised", "digits", 20, 0, 20, train={"weights": "imagenet"})
+    assert engine.estimate([engine.Doing(impossible, Path("x"))], {}, engine.Machine(), 2) is None, "the run itself will say why"

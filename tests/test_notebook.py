@@ -58,6 +58,11 @@ def test_a_lesson_is_committed_with_outputs_and_without_a_trace_of_a_machine(pat
             assert cell.outputs and all(o.output_type == "stream" for o in cell.outputs)
 
 
+def test_watching_an_idle_store_ends_at_once(runs, capsys):
+    notebook.watch()
+    assert "0 running, 0 finished, 0 failed" in capsys.readouterr().out
+
+
 def test_begin_refuses_what_cannot_be_a_count(capsys):
     notebook.begin(labels=20, tau=0.95)
     assert capsys.readouterr().out == "labels = 20, tau = 0.95\n"

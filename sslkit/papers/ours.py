@@ -41,13 +41,14 @@ class Line:
     @property
     def verdict(self) -> str:
         """Whether the row is comparable, and if not, why."""
+        mixed = ", code of different versions" * self.mixed
         if not self.values:
             return self.cell.missing
         if self.cell.paper is None:
-            return "no such number in the paper" + ", code of different versions" * self.mixed
+            return "no such number in the paper" + mixed
         if self.differs:
-            return "no: " + "; ".join(self.differs)
-        return "yes, as far as known" + f" (not: {self.cell.unknown})" * bool(self.cell.unknown)
+            return "no: " + "; ".join(self.differs) + mixed
+        return "yes, as far as known" + f" (not: {self.cell.unknown})" * bool(self.cell.unknown) + mixed
 
 
 def differences(cell: Cell, run: Run) -> tuple[str, ...]:
@@ -60,10 +61,11 @@ def differences(cell: Cell, run: Run) -> tuple[str, ...]:
                  for name, value in cell.published.items() if used[name] != value)
 
 
-def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int | None = None) -> list[Line]:
+def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int | None = None,
+           runs: dict[str, dict[int, Run]] | None = None) -> list[Line]:
     """The table's cells with what the store holds at each of the scales, of all seeds or of 0 to `seeds` - 1: a Line for each scale that
-    has any, one without values where none has."""
-    runs, lines = finished(store), []
+    has any, one without values where none has. runs: what jobs.finished(store) found, for callers with several tables."""
+    runs, lines = finished(store) if runs is None else runs, []
     for cell in table.cells:
         mine = []
         for name in scales:
