@@ -6,198 +6,28 @@
     out/figures/02_fixmatch-01.png ...      its figures
     out/tables/simmatch-1.md, .csv ...      the papers' tables with ours, as far as the store has them
 """
-import errno
-import logging
-import os
+import hashlib
+import json
 import shlex
-import shutil
-import signal
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import nbformat
-import papermill
-import zmq
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpecManager
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbformat import NotebookNode
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
-from papermill.exceptions import PapermillExecutionError
-from papermill.execute import remove_error_markers
-from traitlets import default
 
 from sslkit import papers, scales
 from sslkit.disk import cannot_write
 from sslkit.errors import InputError, require
 from sslkit.jobs import distinct, finished
-from sslkit.lesson import Lesson, lessons, parameters_of, pick, read, stripped, typed
+from sslkit.lesson import Lesson, grid, lessons, parameters_of, pick, read, stripped, typed
 from sslkit.report import clock, export, page, put
-from sslkit.runs import store
 
 __all__ = ["Fill", "lessons", "reproduce", "tables_among"]
 NOTEBOOKS = {"simmatch": "90_simmatch_tables", "kd-fixmatch": "91_kd_fixmatch_tables", "hdl": "92_hdl_tables"}
-
-
-class Kernel(AsyncKernelManager):
-    """A kernel of this very interpreter, whatever `python3` kernels the user has, and with no environment activated."""
-
-    @default("kernel_spec_manager")
-    def _none_but_our_own(self) -> KernelSpecManager:
-        return KernelSpecManager(kernel_dirs=[])
-
-    @default("transport_encryption")
-    def _where_zmq_can(self) -> str:
-        return "auto" if zmq.has("curve") else "disabled"           # without, each kernel warns on the terminal
-
-
-class Client(PapermillNotebookClient):
-    """Notes which cell runs; a dead kernel and a timeout become errors of their cell, which papermill keeps visible."""
-
-    lesson: Lesson
-
-    def execute(self, **start) -> NotebookNode:
-        # papermill's own asks the kernel for its language last, and so waits for one that is dead or busy
-        self.reset_execution_trackers()
-        with self.setup_kernel(**start):
-            self.papermill_execute_cells()
-            self.set_widgets_metadata()
-        return self.nb
-
-    def execute_cell(self, cell: NotebookNode, cell_index: int, **options) -> NotebookNode:
-        if cell.cell_type == "code" and cell.source.strip():
-            self.lesson.cell, self.lesson.cell_began = self.lesson.cell + 1, time.monotonic()
-        try:
-            return super().execute_cell(cell, cell_index, **options)
-        except DeadKernelError as error:
-            name, value, cause = "DeadKernelError", "the kernel died; perhaps the memory ran out", error
-        except CellTimeoutError as error:
-            name, value, cause = "TimeoutError", f"the cell took longer than {self.timeout:g} s", error
-        red = f"\x1b[31m{name}\x1b[0m: {value}"
-        cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=value, traceback=[red]))
-        raise CellExecutionError("", name, value) from cause
-
-
-class Engine(NBClientEngine):
-    """papermill's engine with our client and kernel."""
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, lesson, timeout, env, start_timeout=60, **_):
-        client = Client(nb_man, kernel_name=kernel_name, kernel_manager_class=Kernel, timeout=timeout,
-                        startup_timeout=start_timeout, iopub_timeout=60, log=logging.getLogger("papermill"))
-        client.lesson = lesson
-        with tempfile.TemporaryFile("w+", errors="replace") as log:     # what its process says would break our line
-            try:
-                return client.execute(cwd=str(lesson.path.parent), env=env, stderr=log)
-            except RuntimeError as error:                               # it did not start
-                log.seek(0)
-                raise RuntimeError(f"{error}\n{log.read()[-1000:]}") from error
-
-
-papermill_engines.register("sslkit", Engine)
-
-
-def execute(lesson: Lesson, target: Path, parameters: dict, timeout: float) -> NotebookNode:
-    """Run one lesson; sets its state. Returns the executed notebook, which lies at `target`, its error in it."""
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    env = {**os.environ, "PATH": path, "SSLKIT_RUNS": str(store().absolute()), "SSLKIT_HEADLESS": "1",
-           "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    # papermill formats paths with the parameters
-    source, result = (str(path).replace("{", "{{").replace("}", "}}") for path in (lesson.path, target))
-    lesson.cell_began = began = time.monotonic()
-    lesson.plan += [0] * bool(parameters)               # the injected cell
-    try:
-        target.unlink(missing_ok=True)
-        papermill.execute_notebook(source, result, parameters, engine_name="sslkit", kernel_name="python3",
-                                   language="python", progress_bar=False, lesson=lesson, timeout=timeout, env=env)
-    except PapermillExecutionError:
-        pass                                            # it is in the notebook
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise cannot_write(target, error) from error
-        lesson.state, lesson.error = "failed", f"{type(error).__name__}: {error}"
-    finally:
-        lesson.seconds = time.monotonic() - began
-    nb = nbformat.read(target if target.exists() else lesson.path, as_version=4)
-    if nb.metadata.get("papermill", {}).get("exception"):
-        cell = next(cell for cell in nb.cells if cell.metadata.get("papermill", {}).get("exception"))
-        errors = [f"{output.ename}: {output.evalue}" for output in cell.outputs if output.output_type == "error"]
-        lesson.state, lesson.error = "failed", (errors or ["it raised an error"])[0][:2000]
-    elif lesson.state == "running":
-        lesson.state, lesson.cell, cells = "finished", len(lesson.plan) + 1, len(nb.cells)
-        if len(remove_error_markers(nb).cells) < cells:     # papermill marks what is tagged raises-exception too
-            put(target, nbformat.writes(nb))
-    return nb
-
-
-class Progress:
-    """One line: rewritten every second on a terminal, elsewhere at most one in 10 seconds. The context draws it."""
-
-    def __init__(self, todo: list[Lesson], stream):
-        self.todo, self.stream, self.live = todo, stream, stream.isatty()
-        self.begin = self.told = time.monotonic()
-        self.width, self.ended, self.lock = 0, threading.Event(), threading.Lock()
-
-    def __enter__(self) -> "Progress":
-        self.thread = threading.Thread(target=self._draw, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.ended.set()
-        self.thread.join()
-
-    def _draw(self) -> None:
-        while not self.ended.wait(1):
-            now, running = time.monotonic(), [k for k, lesson in enumerate(self.todo) if lesson.state == "running"]
-            if running and (self.live or now - self.told >= 10):
-                self.write(self.line(running[0], now))
-
-    def write(self, text: str, stays: bool = False) -> None:
-        """Show `text`; on a terminal the next one takes its place unless it stays."""
-        with self.lock:
-            if self.live:
-                text = text if stays else text[:shutil.get_terminal_size().columns - 1]
-                self.stream.write("\r" + text.ljust(self.width) + ("\n" if stays else ""))
-                self.width = 0 if stays else len(text)
-            else:
-                self.stream.write(text + "\n")
-            self.stream.flush()
-            self.told = time.monotonic()
-
-    def line(self, k: int, now: float) -> str:
-        """Which lesson, which cell, how long it took and how long it may still take."""
-        lesson = self.todo[k]
-        return (f"lesson {k + 1} of {len(self.todo)}  {lesson.name}  cell {max(1, lesson.cell)} of {len(lesson.plan)}  "
-                f"{clock(now - self.begin)} elapsed, about {clock(self.left(lesson, now))} left")
-
-    def left(self, lesson: Lesson, now: float) -> float:
-        """Seconds left: those planned, at the pace so far; 10 s at pace 1 stand in for a beginning."""
-        cell = lesson.plan[max(0, lesson.cell - 1):lesson.cell]
-        later = sum(lesson.plan[lesson.cell:]) + sum(sum(other.plan) for other in self.todo if other.state == "waiting")
-        done = sum(sum(other.plan[:max(0, other.cell - 1)]) for other in self.todo)
-        pace = (lesson.cell_began - self.begin + 10) / (done + 10)
-        return max(0, sum(cell) * pace - (now - lesson.cell_began)) + later * pace
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM stops as Ctrl-C does: what trains in a lesson is saved, and no kernel is left behind."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
-    try:
-        yield
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def tables_among(names: Iterable[str]) -> list[papers.Table]:
@@ -214,107 +44,175 @@ def notebook_of(table: papers.Table) -> str:
 
 @dataclass(frozen=True)
 class Fill:
-    """How tables are filled: at which scale, with seeds 0, 1 ...; see engine.run_batch for the rest."""
+    """How tables are filled: at which scale, with seeds 0, 1 ..."""
     scale: str = "quick"
     seeds: int = 3
-    scheduler: str | None = None
-    workers: int | None = None
 
     def check(self) -> None:
-        """InputError for a scale there is not, seeds or workers under 1."""
+        """InputError for a scale there is not, and for seeds under 1."""
         scales.scale(self.scale)
         require(self.seeds >= 1, f"seeds is {self.seeds}, it must be at least 1")
-        require(self.workers is None or self.workers >= 1, f"workers is {self.workers}, it must be at least 1")
-        require(self.workers is None or self.scheduler is None, "--workers is of this machine; how many a scheduler has is seen there")
 
-    def __call__(self, chosen: list[papers.Table], stream=None) -> bool:
+    def __call__(self, chosen: list[papers.Table], scheduler: str | None, workers: int | None, stream) -> bool:
         """Train what these tables need and the store has not. True when no run failed."""
         from sslkit.engine import run_batch
 
-        at = scales.scale(self.scale)
+        at, begin = scales.scale(self.scale), time.monotonic()
         for table in chosen:
             if not table.jobs(at, 1):
                 why = next((cell.missing for cell in table.cells if cell.missing), "no column of its data")
-                print(f"note: nothing of {table.name} can be run at scale {self.scale}: {why}", file=stream or sys.stderr)
+                print(f"note: nothing of {table.name} can be run at scale {self.scale}: {why}", file=stream)
         jobs = distinct(job for table in chosen for job in table.jobs(at, self.seeds))
-        return not jobs or not run_batch(jobs, scheduler=self.scheduler, workers=self.workers, stream=stream).count("failed")
+        if not jobs:
+            return True
+        batch = run_batch(jobs, scheduler=scheduler, workers=workers, stream=stream)
+        for d in batch.doing:
+            if d.state == "failed":
+                print(f"failed: {d.job.name}: {d.error}", file=stream)
+        print(f"{len(jobs)} runs: {batch.count('done')} trained, {batch.count('found')} found, {batch.count('failed')} failed, in "
+              f"{clock(time.monotonic() - begin)}", file=stream)
+        return not batch.count("failed")
 
 
-def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", parameters: dict[str, str] | None = None,
-              folder: str | Path | None = None, refresh: bool = False, timeout_s: float = 1800, command: str | None = None,
-              tables: Fill | None = None, stream=None) -> bool:
-    """Run the lessons, leave notebooks, figures and a summary page in `out`. True when every one ran through.
+@dataclass
+class Report:
+    """The folder that is left, kept up to date as lessons begin and end."""
+    target: Path
+    lessons: list[Lesson]
+    command: str
+    began: float = field(default_factory=time.monotonic)
+    at: datetime = field(default_factory=datetime.now)
 
-    names: which of them (`02`, `02_fixmatch`; none: all); with `tables` also tables, which are filled first. folder: where they lie.
-    parameters: as typed, each for the lessons that have one of its name. refresh: write the outputs back into the lessons, to be committed.
-    timeout_s: for one cell. command: as typed, for the page (default: made of these). stream: where progress is shown (default: stderr).
-    Raises InputError before anything runs where something given cannot be used, KeyboardInterrupt when stopped.
-    """
-    names, parameters, began, begin = list(names), parameters or {}, datetime.now(), time.monotonic()
-    chosen = tables_among(names) if tables else []
-    shows = [notebook_of(table) for table in chosen]
-    plain = [name for name in names if not (tables and (name == "tables" or name in papers.tables()))]
-    todo = [read(path) for path in pick([*plain, *shows], lessons(folder), more=("tables", *papers.tables()))]
-    given = typed(parameters, todo)
-    if tables:
-        tables.check()
-        for name in shows:
-            given[name] = {"scale": tables.scale, "seeds": tables.seeds} | given.get(name, {})
-    changed = any(value != parameters_of(lesson)[name] for lesson in todo for name, value in given.get(lesson.name, {}).items())
-    require(not (refresh and changed), "--refresh writes back what lessons show by default: it takes no parameters")
-    target, index = Path(out).absolute(), Path(out) / "index.html"
-    same = (target / "notebooks").resolve() == todo[0].path.parent.resolve()
-    require(not same, f"--out {out} would overwrite the lessons themselves")
-    try:
-        for part in ("notebooks", "figures", "tables"):
-            (target / part).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    if command is None:
-        words = ["sslkit", "reproduce", *names, *["--out", str(out)] * (str(out) != "report"), *["--refresh"] * refresh]
-        command = shlex.join(words + [word for item in parameters.items() for word in ("-p", *item)])
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)       # its news are in the notebooks and in our lines
+    def __post_init__(self):
+        try:
+            for part in ("notebooks", "figures", "tables"):
+                (self.target / part).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.target, error) from error
 
-    def tabulate() -> None:
+    @property
+    def took(self) -> float:
+        return time.monotonic() - self.began
+
+    def show(self) -> None:
+        """Write the page anew."""
+        put(self.target / "index.html", page(self.lessons, self.command, self.at, self.took))
+
+    def tabulate(self) -> None:
+        """The papers' tables, as far as the store has them."""
         runs = finished()
         for name, table in papers.tables().items():
             for form in ("md", "csv"):
-                put(target / "tables" / f"{name}.{form}", papers.FORMATS[form](table, papers.beside(table, runs=runs)) + "\n")
+                put(self.target / "tables" / f"{name}.{form}", papers.FORMATS[form](table, papers.beside(table, runs=runs)) + "\n")
 
-    def show() -> None:
-        put(target / "index.html", page(todo, command, began, time.monotonic() - begin))
+    def collect(self, lesson: Lesson, path: Path) -> None:
+        """What the store has of a lesson, in the folder `path`: how far it came, its executed notebook, its figures."""
+        with suppress(OSError, ValueError, KeyError):
+            progress = json.loads((path / "progress.json").read_text())
+            lesson.cell, lesson.seconds, lesson.error = progress["cell"], progress["seconds"], progress["error"] or lesson.error
+        if (path / "notebook.ipynb").exists():
+            text = (path / "notebook.ipynb").read_text(encoding="utf-8")
+            put(self.target / "notebooks" / f"{lesson.name}.ipynb", text)
+            export(lesson, nbformat.reads(text, as_version=4), self.target)
 
-    good = tables(chosen, stream) if tables else True
-    with terminable(), Progress(todo, stream or sys.stderr) as progress:
-        for number, lesson in enumerate(todo, 1):
-            executed = target / "notebooks" / lesson.path.name
-            try:
-                lesson.state = "running"
-                show()
-                nb = execute(lesson, executed, given.get(lesson.name, {}), timeout_s)
-                export(lesson, nb, target)
-                show()
-            except KeyboardInterrupt:
-                lesson.state = "stopped"
-                if executed.exists():
-                    export(lesson, nbformat.read(executed, as_version=4), target)
-                tabulate()
-                show()
-                done = ", ".join(other.name for other in todo if other.state == "finished") or "none"
-                progress.write(f"{lesson.name} {lesson.status}; finished: {done}; see {index}", stays=True)
-                raise
-            progress.write(f"lesson {number} of {len(todo)}  {lesson.name}  {lesson.status}", stays=True)
-            good &= lesson.state == "finished"
-            if refresh and lesson.state == "finished":
-                try:
-                    unchanged = lesson.path.read_text(encoding="utf-8") == lesson.text
-                    require(unchanged, f"{lesson.path} was changed while it ran")
-                    put(lesson.path, stripped(lesson, nb))
-                except InputError as error:
-                    good = False
-                    progress.write(f"not refreshed: {error}", stays=True)
-        tabulate()
-        through = sum(lesson.state == "finished" for lesson in todo)
-        took = clock(time.monotonic() - begin)
-        progress.write(f"{through} of {len(todo)} lessons finished in {took}; see {index}", stays=True)
+
+def held_by_the_store() -> str:
+    """A hash of all results, for notebooks that show them."""
+    results = sorted(json.dumps([run.path.name, run.result]) for seeds in finished().values() for run in seeds.values())
+    return hashlib.sha256("".join(results).encode()).hexdigest()[:16]
+
+
+def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", parameters: Mapping[str, str | Sequence[str]] | None = None,
+              folder: str | Path | None = None, again: bool = False, refresh: bool = False, timeout_s: float = 1800,
+              command: str | None = None, tables: Fill | None = None, scheduler: str | None = None, workers: int | None = None,
+              stream=None) -> bool:
+    """Run the lessons, leave notebooks, figures and a summary page in `out`. True when every one ran through.
+
+    names: which of them (`02`, `02_fixmatch`; none: all); with `tables` also tables, which are filled first. folder: where they lie.
+    parameters: as typed, each for the lessons that have one of its name; several values of one make a grid. again: also those that have
+    run through before. refresh: write the outputs back into the lessons, to be committed. timeout_s: for one cell. command: as typed, for
+    the page (default: made of these). scheduler, workers: see engine.run_batch. stream: where progress is shown (default: stderr).
+    Raises InputError before anything runs where something given cannot be used, KeyboardInterrupt when stopped.
+    """
+    names, stream, good = list(names), stream or sys.stderr, True
+    parameters = {name: [value] if isinstance(value, str) else list(value) for name, value in (parameters or {}).items()}
+    chosen = tables_among(names) if tables else []
+    shows = [notebook_of(table) for table in chosen]
+    plain = [name for name in names if not (tables and (name == "tables" or name in papers.tables()))]
+    picked = [read(path) for path in pick([*plain, *shows], lessons(folder), more=("tables", *papers.tables()))]
+    given = typed(parameters, picked)
+    require(workers is None or workers >= 1, f"workers is {workers}, it must be at least 1")
+    require(workers is None or scheduler is None, "--workers is of this machine; how many a scheduler has is seen there")
+    if tables:
+        tables.check()
+        for name in shows:
+            given[name] = {"scale": [tables.scale], "seeds": [tables.seeds]} | given.get(name, {})
+    todo = []
+    for lesson in picked:                               # what is the default anyway is not set
+        usual = parameters_of(lesson) if given.get(lesson.name) else {}
+        for one, point in grid(lesson, given.get(lesson.name, {})):
+            todo.append((one, {name: value for name, value in point.items() if value != usual[name]}))
+    require(not (refresh and (len(todo) > len(picked) or any(values for _, values in todo))),
+            "--refresh writes back what lessons show by default: it takes no parameters")
+    same = (Path(out) / "notebooks").resolve() == picked[0].path.parent.resolve()
+    require(not same, f"--out {out} would overwrite the lessons themselves")
+    if command is None:
+        words = ["sslkit", "reproduce", *names, *["--out", str(out)] * (str(out) != "report"), *["--refresh"] * refresh]
+        command = shlex.join(words + [word for name, values in parameters.items() for value in values for word in ("-p", name, value)])
+    report = Report(Path(out), [lesson for lesson, _ in todo], command)
+    if tables:
+        good = tables(chosen, scheduler, workers, stream)
+    for readers in (False, True):                       # what only shows the store comes when the others are through
+        part = [(lesson, values) for lesson, values in todo if (lesson.path.stem in NOTEBOOKS.values()) is readers]
+        reads = held_by_the_store() if readers else ""
+        good &= not part or run(part, report, reads, timeout_s, again or refresh, refresh, scheduler, workers, stream)
+    report.tabulate()
+    report.show()
+    through = sum(lesson.state == "finished" for lesson in report.lessons)
+    print(f"{through} of {len(todo)} lessons finished in {clock(report.took)}; see {report.target / 'index.html'}", file=stream)
     return good
+
+
+def run(part: list[tuple[Lesson, dict]], report: Report, reads: str, timeout_s: float, again: bool, refresh: bool, scheduler: str | None,
+        workers: int | None, stream) -> bool:
+    """Run lessons with their parameters as a batch; the report follows. True when all went well. See reproduce()."""
+    from sslkit.engine import Doing, run_batch
+    from sslkit.execute import NotebookJob
+
+    jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s): lesson for lesson, values in part}
+    bad = []
+
+    def told(d: Doing) -> str | None:
+        lesson = jobs[d.job]
+        lesson.state = {"found": "finished", "done": "finished", "elsewhere": "waiting"}.get(d.state, d.state)
+        lines = []
+        if lesson.state in ("finished", "failed"):
+            lesson.found, lesson.error = d.state == "found", d.error
+            report.collect(lesson, d.path)
+            lines = [f"{lesson.name}  {lesson.status}"]
+        if refresh and lesson.state == "finished":
+            try:
+                require(lesson.path.read_text(encoding="utf-8") == lesson.text, f"{lesson.path} was changed while it ran")
+                put(lesson.path, stripped(lesson, nbformat.read(d.path / "notebook.ipynb", as_version=4)))
+            except InputError as error:
+                bad.append(lesson)
+                lines.append(f"not refreshed: {error}")
+        report.show()
+        return "\n".join(lines) or None
+
+    for job in jobs if again else ():
+        (job.place() / "result.json").unlink(missing_ok=True)
+    try:
+        batch = run_batch(list(jobs), scheduler=scheduler, workers=workers, told=told, stream=stream)
+    except KeyboardInterrupt:
+        for job, lesson in jobs.items():
+            if lesson.state == "running":
+                lesson.state = "stopped"
+                report.collect(lesson, job.place())
+        report.tabulate()
+        report.show()
+        stopped = ", ".join(f"{lesson.name} {lesson.status}" for lesson in report.lessons if lesson.state == "stopped") or "stopped"
+        done = ", ".join(lesson.name for lesson in report.lessons if lesson.state == "finished") or "none"
+        print(f"{stopped}; finished: {done}; see {report.target / 'index.html'}", file=stream)
+        raise
+    return not batch.count("failed") and not bad

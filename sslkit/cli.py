@@ -291,24 +291,29 @@ def reproduce(argv: list[str]) -> int:
     parser.add_argument("--scale", metavar="TEXT", help="of tables: quick, digits on a laptop; gpu, CIFAR-10 and 2^15 steps; paper, the "
                         "papers' data and 2^20 steps (default: quick)")
     parser.add_argument("--seeds", type=int, metavar="N", help="of tables: how many, from 0 up (default: 3; papers: 5)")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of tables: a dask scheduler, as tcp://host:8786, whose workers share the "
-                        "store (default: one of our own, on this machine)")
-    parser.add_argument("--workers", type=int, metavar="N", help="of tables: runs at a time on this machine (default: one a GPU, else one "
-                        "a core)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a dask scheduler, as tcp://host:8786, whose workers share the store "
+                        "(default: one of our own, on this machine)")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many at a time on this machine (default: one a GPU, else one a core)")
     parser.add_argument("--out", metavar="DIR", default="report", help="where they are left (default: report)")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter; "
+                        "given more than once, a grid: each lesson with each value")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=1800, help="after which a cell is stopped (default: 1800)")
+    parser.add_argument("--again", action="store_true", help="also lessons that have run through before (default: found in the store)")
     parser.add_argument("--refresh", action="store_true", help="also write the outputs back into notebooks/, for committing")
     values = parser.parse(argv)
     require(values.timeout > 0, f"timeout is {values.timeout:g}, it must be above 0 seconds")
     tables = None
     if batch.tables_among(values.lessons):
-        tables = batch.Fill(values.scale or "quick", 3 if values.seeds is None else values.seeds, values.scheduler, values.workers)
+        tables = batch.Fill(values.scale or "quick", 3 if values.seeds is None else values.seeds)
     else:
-        for flag in ("scale", "seeds", "scheduler", "workers"):
+        for flag in ("scale", "seeds"):
             require(getattr(values, flag) is None, f"--{flag} is for tables: sslkit reproduce tables --{flag} ...")
-    good = batch.reproduce(values.lessons, out=values.out, parameters=dict(values.parameter), refresh=values.refresh,
-                           timeout_s=values.timeout, command=shlex.join(["sslkit", "reproduce", *argv]), tables=tables)
+    parameters: dict[str, list[str]] = {}
+    for name, value in values.parameter:
+        parameters.setdefault(name, []).append(value)
+    good = batch.reproduce(values.lessons, out=values.out, parameters=parameters, again=values.again, refresh=values.refresh,
+                           timeout_s=values.timeout, command=shlex.join(["sslkit", "reproduce", *argv]), tables=tables,
+                           scheduler=values.scheduler, workers=values.workers)
     return 0 if good else 1
 
 

@@ -2,11 +2,12 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,11 +19,12 @@ from sslkit.recipes import CODE, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_re
 from sslkit.records import Snapshot
 from sslkit.runs import Run, all_runs, fit, record, run_path
 from sslkit.splits import split
-from sslkit.train import Config, Machine
+from sslkit.train import Config, Machine, set_up, take_step
 
 SIDES = {"digits": 8, "stl10": 96, "food101": 128}      # of the others 32
 CODE_OF = ((), *CODE.values())                          # for runs.code_version: of a run, of each recipe
 SELECT = {"tau_select": 0.8, "clustering": "dec", "matching": "centers"}
+COST = {"kd-fixmatch": 2.0, "+hdl": 5 / 3}              # of a recipe, in runs of its method
 LABELING = {"k": "auto", "mode": "layer", "metric": "cosine"}
 
 
@@ -38,12 +40,28 @@ class Job:
     arguments: dict[str, Any] = field(default_factory=dict)       # of the method
     train: dict[str, Any] = field(default_factory=dict)           # of train.Config
     root: str | None = None                                       # where the data lie
+    noun: ClassVar[str] = "run"
 
     @property
     def name(self) -> str:
         """A short name that differs for jobs that differ."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:6]
         return re.sub(r"[^\w.+-]+", "-", f"{self.method}-{self.data}-{self.labels}-s{self.seed}-{digest}")
+
+    @property
+    def said(self) -> str:
+        """For people."""
+        return f"{self.method:16} {self.data} {self.labels} seed {self.seed}"
+
+    @property
+    def kind(self) -> str:
+        """What takes equally long has the same one."""
+        return json.dumps([self.method, self.data, self.train, self.arguments, self.steps], sort_keys=True)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """It as plain values, which travel."""
+        return asdict(self)
 
     @property
     def config(self) -> Config:
@@ -78,6 +96,29 @@ class Job:
         if self.method.endswith("+hdl"):
             return hdl_on(self.made(), data, self.config, machine, **LABELING, live=shown)
         return fit(self.made(), data, self.config, machine, live=live)
+
+    def place(self, known: dict[tuple, SSLData], machine: Machine = Machine()) -> Path:
+        """path() of the data it names; see opened()."""
+        return self.path(self.opened(known), machine)
+
+    def do(self, known: dict[tuple, SSLData], machine: Machine = Machine()) -> None:
+        """perform() on the data it names; see opened()."""
+        self.perform(self.opened(known), machine)
+
+    def seconds(self, known: dict[tuple, SSLData], machine: Machine, steps: int = 8) -> float:
+        """About how long it takes here, from the median of a few steps."""
+        data = self.opened(known)
+        method, config = self.made(), self.config.resolve(data, machine.torch_device())
+        nets, optimizer, feed = set_up(method, data, config, machine)
+        times = []
+        for step in range(steps + 2):
+            begin = time.perf_counter()
+            take_step(method, nets, optimizer, feed, step)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+        one = sorted(times[2:])[steps // 2]
+        return one * self.steps * next((cost for name, cost in COST.items() if self.method.endswith(name)), 1.0)
 
     def key(self) -> str:
         """What protocol() of its record is, without the data."""

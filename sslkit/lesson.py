@@ -1,10 +1,11 @@
 """A lesson's notebook: found, read, its parameters checked, and cleaned to be committed with its outputs."""
 import ast
+import itertools
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,9 +28,10 @@ class Lesson:
     path: Path
     text: str
     nb: NotebookNode = field(repr=False)
+    point: dict[str, object] = field(default_factory=dict)              # of a grid: the parameters that differ in it
     state: str = "waiting"          # running, finished, failed, stopped
+    found: bool = False             # it had run through before
     cell: int = 0
-    cell_began: float = 0.0
     seconds: float = 0.0
     error: str = ""
     figures: list[tuple[str, str]] = field(default_factory=list)        # file name, what it shows
@@ -38,7 +40,8 @@ class Lesson:
         def seconds(node: NotebookNode, otherwise: float) -> float:
             return node.metadata.get("sslkit", {}).get("seconds", otherwise)
 
-        self.name = self.path.stem
+        self.name = re.sub(r"[^\w.+-]+", "_", "-".join([self.path.stem, *(f"{name}-{value}" for name, value in self.point.items())])) \
+            if self.point else self.path.stem
         codes = [cell for cell in self.nb.cells if cell.cell_type == "code" and cell.source.strip()]
         known = [seconds(cell, 0) for cell in codes]
         rest = max(0, seconds(self.nb, SECONDS_UNKNOWN) - sum(known)) / max(1, len(codes))
@@ -46,13 +49,15 @@ class Lesson:
         prose = "\n\n".join(cell.source for cell in self.nb.cells if cell.cell_type == "markdown")
         heading = re.search(r"^#+ +(.+)$", prose, re.M)
         after = re.split(r"\n\s*\n|^#", prose[heading.end():].strip(), flags=re.M)[0] if heading else ""
-        self.title, self.question = plain(heading[1]) if heading else self.name, plain(after)
+        at = ", ".join(f"{name} {value}" for name, value in self.point.items())
+        self.title = (plain(heading[1]) if heading else self.path.stem) + f": {at}" * bool(at)
+        self.question = plain(after)
 
     @property
     def status(self) -> str:
         """Where it stands, in one line."""
         where = f"in cell {self.cell}" if self.cell else "before its first cell"
-        return {"finished": f"finished in {self.seconds:.0f} s", "stopped": f"stopped {where}",
+        return {"finished": f"finished in {self.seconds:.0f} s" + ", found in the store" * self.found, "stopped": f"stopped {where}",
                 "failed": f"failed {where}: {self.error.partition(chr(10))[0][:200]}"}.get(self.state, self.state)
 
 
@@ -84,11 +89,11 @@ def pick(names: Iterable[str], paths: list[Path], more: Iterable[str] = ()) -> l
     return [path for path in paths if not chosen or path.stem in chosen]
 
 
-def read(path: Path) -> Lesson:
-    """A lesson from its file; InputError where that is no notebook."""
+def read(path: Path, point: dict[str, object] | None = None) -> Lesson:
+    """A lesson from its file; InputError where that is no notebook. point: of a grid, the parameters that differ in it."""
     try:
         text = path.read_text(encoding="utf-8")
-        return Lesson(path, text, nbformat.reads(text, as_version=4))
+        return Lesson(path, text, nbformat.reads(text, as_version=4), point or {})
     except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
         raise InputError(f"{path} cannot be read as a notebook: {str(error).partition(chr(10))[0][:200]}") from error
 
@@ -132,15 +137,22 @@ def parse(name: str, text: str, default: object) -> object:
     return value
 
 
-def typed(given: dict[str, str], todo: list[Lesson]) -> dict[str, dict[str, object]]:
-    """For each lesson, by name, those parameters that it has. Raises InputError for one that none of them has."""
+def typed(given: Mapping[str, Sequence[str]], todo: list[Lesson]) -> dict[str, dict[str, list]]:
+    """For each lesson, by name, the values of those parameters that it has. Raises InputError for a parameter that none of them has."""
     known = {lesson.name: parameters_of(lesson) for lesson in todo} if given else {}
     every = dict.fromkeys(name for have in known.values() for name in have)
     require(every or not given, f"{', '.join(known)} takes no parameters")
     for name in given:
         choose("parameter", name, every)
-    return {lesson: {name: parse(name, text, have[name]) for name, text in given.items() if name in have}
+    return {lesson: {name: list(dict.fromkeys(parse(name, text, have[name]) for text in given[name])) for name in given if name in have}
             for lesson, have in known.items()}
+
+
+def grid(lesson: Lesson, values: Mapping[str, list]) -> list[tuple[Lesson, dict[str, object]]]:
+    """The lesson with each combination of the values, and these: itself where no parameter has several."""
+    several = [name for name in values if len(values[name]) > 1]
+    points = [dict(zip(values, point)) for point in itertools.product(*values.values())]
+    return [(read(lesson.path, {name: point[name] for name in several}) if several else lesson, point) for point in points]
 
 
 def stripped(lesson: Lesson, nb: NotebookNode) -> str:

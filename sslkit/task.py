@@ -61,29 +61,31 @@ def set_aside(folder: Path) -> list[str]:
 
 
 def perform(spec: dict) -> dict:
-    """Do the job `spec` describes: {"state": trained, found, elsewhere, stopped or failed, "run": its folder, "error": why it failed}."""
+    """Do the job `spec` describes: {"state": done, found, elsewhere, stopped or failed, "run": its folder, "error": why it failed}."""
     from sslkit.errors import Busy
     from sslkit.jobs import Job
     from sslkit.lease import Lease
     from sslkit.runs import Run, Stopped, store
     from sslkit.train import Machine
 
-    job, folder, where = Job(**spec["job"]), store(), ""
+    if spec["kind"] == "notebook":                      # what it needs is slow to import
+        from sslkit.execute import NotebookJob
+    job = (NotebookJob if spec["kind"] == "notebook" else Job)(**spec["job"])
+    folder, where, known = store(), "", {}
     try:
         machine = Machine(threads=spec.get("threads"))
         machine.apply()
-        data = job.opened({})
-        path = job.path(data, machine)
+        path = job.place(known, machine)
         where = str(path)
         with Lease(lease_of(folder, job.name), where) as lease:
             if not lease.taken:
                 return {"state": "elsewhere", "run": where}
             aside = set_aside(path)
-            known = Run(path).result is not None
-            if not known:
-                job.perform(data, machine)
+            there = Run(path).result is not None
+            if not there:
+                job.do(known, machine)
             (failures(folder) / f"{job.name}.json").unlink(missing_ok=True)
-            return {"state": "found" if known else "trained", "run": where, "aside": aside}
+            return {"state": "found" if there else "done", "run": where, "aside": aside}
     except Busy:
         return {"state": "elsewhere", "run": where}
     except (Stopped, KeyboardInterrupt):

@@ -11,7 +11,10 @@ from sslkit.task import failures
 
 
 def at(path: Path) -> str:
-    """Where a run stands, from its folder: step and accuracy of its last evaluation, of a recipe's that of the stage."""
+    """Where a run stands, from its folder: step and accuracy of its last evaluation, of a recipe's that of the stage; a notebook's cell."""
+    with suppress(OSError, ValueError, KeyError):
+        progress = json.loads((path / "progress.json").read_text())
+        return f"cell {progress['cell']} of {progress['cells']}"
     with suppress(OSError, ValueError, IndexError, KeyError, TypeError):
         newest = max(path.rglob("metrics.jsonl"), key=lambda file: file.stat().st_mtime)
         last = json.loads(newest.read_text().splitlines()[-1])
@@ -58,12 +61,15 @@ def at_work(folder: Path, height: int = 1000) -> list[str]:
             if held(path):
                 mine.add(content(path).get("run"))
     lines, finished = [], 0
-    for path in sorted(file.parent for file in folder.glob("*/config.json")):
+    for path in sorted(file.parent for file in (*folder.glob("*/config.json"), *folder.glob("notebooks/*/config.json"))):
         if (path / "result.json").exists():
             finished += 1
         elif str(path.absolute()) in mine or busy(path):
             with suppress(InputError, KeyError, TypeError):
                 config = Run(path).config
+                if "notebook" in config:
+                    lines.append(f"  {config['notebook']:16} {at(path)}")
+                    continue
                 data = f"{config['data']['name']} {config['data']['labels']}"
                 lines.append(f"  {config['method']:16} {data} seed {config['train']['seed']}  {at(path)}")
     return cut([f"{len(lines)} running, {finished} finished, {len(errors(folder))} failed", *lines], height)

@@ -45,7 +45,7 @@ def work(spec: dict) -> dict:
         return {"state": "stopped", "run": ""}
     child, log = _process(spec["environment"], spec["ahead"])
     try:
-        child.stdin.write(json.dumps({"job": spec["job"], "threads": spec["threads"]}).encode() + b"\n")
+        child.stdin.write(json.dumps({name: spec[name] for name in ("kind", "job", "threads")}).encode() + b"\n")
         child.stdin.flush()
         while child.poll() is None:
             time.sleep(0.1)
@@ -65,3 +65,8 @@ def work(spec: dict) -> dict:
     code = child.wait()
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     return {"state": "died", "run": "", "error": f"its process was {how}" + (f": {tail.splitlines()[-1]}" if tail else "")}
+
+
+def dask_setup(worker) -> None:
+    """For a worker of our own cluster, by the name dask wants. Ctrl-C in a terminal reaches every process: the batch stops what runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

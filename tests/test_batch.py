@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from sslkit import batch, lesson, report
 from sslkit.errors import InputError
+from sslkit.execute import NotebookJob, execute
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1)); plt.plot([0, 1]); plt.show()"
 
@@ -86,10 +89,9 @@ def ran(tmp_path_factory):
 def test_others_run_when_one_fails(ran):
     here, good, said = ran
     assert not good
-    assert [line.split(":")[0] for line in said.splitlines() if "elapsed" not in line] == [
-        *re.findall("lesson 1 of 4  00_good  finished in .+", said), "lesson 2 of 4  01_bad  failed in cell 2",
-        "lesson 3 of 4  02_dead  failed in cell 1", *re.findall("lesson 4 of 4  03_meant  finished in .+", said),
-        "2 of 4 lessons finished in 0"]
+    assert said.startswith("4 notebooks: 0 found in the store, 4 to do on ")
+    assert re.search("^00_good  finished in .+ s$", said, re.M) and re.search("^03_meant  finished in .+ s$", said, re.M)
+    assert re.search("^2 of 4 lessons finished in 0:.+; see out/index.html$", said, re.M)
     assert "01_bad  failed in cell 2: ValueError: <b>bad</b>\n" in said
     assert "the kernel died" in said
 
@@ -164,6 +166,39 @@ def test_parameters_are_checked_before_anything_runs(project, given, message):
     assert not Path("report").exists()
 
 
+def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_found(project):
+    write(project, "00_a", ("seed = 0\nlr = .5", "parameters"), "print(seed, lr)", FIGURE, title="A")
+    write(project, "01_b", "print('once')")
+    write(project, "90_simmatch_tables", "print('the store')")
+
+    def said(names=(), **more) -> list[str]:
+        stream = io.StringIO()
+        assert batch.reproduce(names, stream=stream, **more)
+        return [line for line in stream.getvalue().splitlines() if "  finished in " in line]
+
+    lines = said(parameters={"seed": ["0", "1", "1"], "lr": "1"})
+    assert len(lines) == 4 and not any("found" in line for line in lines)
+    texts = {path.stem: outputs(path) for path in Path("report/notebooks").iterdir()}
+    assert texts == {"00_a-seed-0": "0 1.0\n", "00_a-seed-1": "1 1.0\n", "01_b": "once\n", "90_simmatch_tables": "the store\n"}
+    assert (Path("report/figures") / "00_a-seed-1-01.png").exists() and "A: seed 1" in Path("report/index.html").read_text()
+
+    write(project, "01_b", "print('another')")
+    lines = said(parameters={"seed": ["0", "2"], "lr": "1"}, out="second")
+    assert ["found" in line for line in sorted(lines)] == [True, False, False, True], "another parameter, another source"
+    assert outputs(Path("second/notebooks/00_a-seed-0.ipynb")) == "0 1.0\n"
+    assert outputs(Path("second/notebooks/01_b.ipynb")) == "another\n"
+    assert "found in the store" in Path("second/index.html").read_text()
+    assert not any("found" in line for line in said(["01"], again=True))
+
+    before = batch.held_by_the_store()
+    (project.parent / "store" / "x").mkdir()
+    config = {"method": "fixmatch", "arguments": {}, "data": {"labels": 20}, "train": {"seed": 0}}
+    for name, content in (("config", config), ("result", {"test_acc": .9})):
+        (project.parent / "store" / "x" / f"{name}.json").write_text(json.dumps(content))
+    job = NotebookJob(str(project / "90_simmatch_tables.ipynb"), reads=before)
+    assert job.place().exists() and not replace(job, reads=batch.held_by_the_store()).place().exists(), "what shows the store runs again"
+
+
 def test_parameters_where_there_are_none_or_two_cells(project):
     write(project, "00_a", "x = 1")
     write(project, "01_b", ("a = 1", "parameters"), ("b = 1", "parameters"))
@@ -218,8 +253,8 @@ def test_full_disk_is_one_sentence(project, monkeypatch):
         with pytest.raises(InputError, match="could not write .*index.html: no space left on the disk$"):
             batch.reproduce(stream=io.StringIO())
     monkeypatch.setattr("papermill.engines.write_ipynb", full)
-    with pytest.raises(InputError, match="could not write .*00_a.ipynb: no space left on the disk$"):
-        batch.reproduce(stream=io.StringIO())
+    with pytest.raises(InputError, match="could not write .*x.ipynb: no space left on the disk$"):
+        execute(project / "00_a.ipynb", Path("x.ipynb"), {}, 60)
 
 
 def test_a_cell_that_takes_too_long_fails(project):
@@ -288,7 +323,7 @@ def test_refresh_takes_no_parameters(project):
 def test_stopping_leaves_no_kernel_and_says_what_is_finished(project):
     write(project, "00_a", "1")
     write(project, "01_b", "2", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
-    code = "from sslkit.batch import reproduce\ntry:\n  reproduce()\nexcept KeyboardInterrupt:\n  raise SystemExit(130)"
+    code = "from sslkit.batch import reproduce\ntry:\n  reproduce(workers=1)\nexcept KeyboardInterrupt:\n  raise SystemExit(130)"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     pid, begin = project / "pid", time.monotonic()
     while not (pid.exists() and pid.read_text()) and time.monotonic() - begin < 60:
@@ -307,23 +342,6 @@ def lesson_of(tmp_path: Path, name: str, cells: int, **more) -> lesson.Lesson:
     return lesson.read(write(tmp_path, name, *["1"] * cells, **more))
 
 
-def test_progress_line_and_time_left(tmp_path):
-    todo = [lesson_of(tmp_path, "00_a", 2, seconds=20), lesson_of(tmp_path, "01_b", 4, seconds=40),
-            lesson_of(tmp_path, "02_c", 3)]
-    assert [sum(other.plan) for other in todo] == [20, 40, 60]
-    line = batch.Progress(todo, io.StringIO())
-    line.begin = 1000
-    todo[0].state, todo[0].cell = "finished", 3
-    todo[1].state, todo[1].cell, todo[1].cell_began = "running", 2, 1050
-    # 30 s of work took 50: with the 10 s to begin with the pace is 60 / 40 = 1.5; left: 10 + 20 + 60 of work, less 4 s
-    assert line.line(1, 1054) == "lesson 2 of 3  01_b  cell 2 of 4  0:54 elapsed, about 2:11 left"
-    # a cell that takes longer than planned does not make the others shorter
-    assert line.left(todo[1], 2000) == pytest.approx(80 * 1.5)
-    # a lesson that failed counts as far as it came
-    todo[0].state, todo[0].cell = "failed", 2
-    assert line.left(todo[1], 1050) == pytest.approx(90 * 60 / 30)
-
-
 def test_cells_that_say_how_long_they_take(tmp_path):
     nb = nbformat.read(path := write(tmp_path, "00_a", "1", "2", "3", seconds=30), 4)
     nb.cells[2].metadata["sslkit"] = {"seconds": 24}
@@ -331,22 +349,82 @@ def test_cells_that_say_how_long_they_take(tmp_path):
     assert lesson.read(path).plan == [2, 26, 2]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+TRAINS = """
+from sslkit import Config, FixMatch, load, split
+from sslkit.notebook import fit_once
+run = fit_once(FixMatch(), split(load("digits"), 20, {seed}), Config(seed={seed}, steps=150, batch_size=16, mu=2, eval_every=10))
+print("ACC", run.result["test_acc"], len(run.metrics))
+"""
+PROGRAM = """
+from sslkit.batch import reproduce
+if __name__ == "__main__":
+    raise SystemExit(not reproduce(workers=2))
+"""
 
 
-@pytest.mark.parametrize("stream, lines", [(Terminal(), 0), (io.StringIO(), 1)])
-def test_progress_between_cells(tmp_path, stream, lines):
-    todo = [lesson_of(tmp_path, "00_a", 2)]
-    todo[0].state = "running"
-    with batch.Progress(todo, stream) as line:
-        line.told -= 9.5            # no terminal: nothing for another second, then one line, then nothing for ten
-        todo[0].cell_began = line.begin
-        time.sleep(2.3)
-    said = stream.getvalue()
-    assert said.count("\n") == lines and said.count("\r") == (0 if lines else 2)
-    assert re.search("lesson 1 of 1  00_a  cell 1 of 2  0:0[12] elapsed, about [01]:..", said)
+def kernels(store: Path) -> list[psutil.Process]:
+    """Processes at work on lessons of this store, with their kernels."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words = " ".join(process.info["cmdline"] or ())
+        if ("ipykernel" in words or "sslkit.task" in words) and (process.info["environ"] or {}).get("SSLKIT_RUNS") == str(store):
+            found.append(process)
+    return found
+
+
+def lessons_that_train(here: Path) -> Path:
+    """Three of them, and the program that runs them."""
+    for seed in (0, 1, 2):
+        write(here / "notebooks", f"0{seed}_trains", "print('begins')", TRAINS.format(seed=seed))
+    (here / "program.py").write_text(PROGRAM)
+    return here / "program.py"
+
+
+def run_of(program: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, program], stderr=subprocess.PIPE, text=True, cwd=program.parent,
+                            env=os.environ | {"SSLKIT_RUNS": str(program.parent / "store"), "SSLKIT_LEASE_SECONDS": "5"})
+
+
+def shown(here: Path) -> list[list[str]]:
+    """The figures that the lessons show."""
+    return [re.findall("ACC (.+)", outputs(path)) for path in sorted((here / "report" / "notebooks").iterdir())]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    here = tmp_path_factory.mktemp("undisturbed")
+    ended(run_of(lessons_that_train(here)))
+    return shown(here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [8, 11, 14, 17, 20])
+def test_a_batch_of_lessons_that_is_killed_goes_on(project, seconds, undisturbed):
+    store, program = project.parent / "store", lessons_that_train(project.parent)
+    process, begin = run_of(program), time.monotonic()
+    while time.monotonic() - begin < seconds and process.poll() is None:
+        time.sleep(.1)
+    victims = [child for child in kernels(store) if "sslkit.task" in " ".join(child.cmdline())]
+    for victim in (*victims[:1], process):
+        victim.kill()
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("result.json")}
+    said = ended(run_of(program))
+    assert said.splitlines()[-1].startswith("3 of 3 lessons finished in "), said
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items()), "what was finished was not run again"
+    assert len(list(store.glob("*/result.json"))) == 3 and len(list(store.glob("notebooks/*/result.json"))) == 3
+    assert shown(project.parent) == undisturbed and all(len(one) == 1 for one in undisturbed), "every number the same"
+    begin = time.monotonic()
+    while kernels(store) and time.monotonic() - begin < 30:
+        time.sleep(.2)
+    assert not kernels(store) and not list((store / "leases").iterdir()), "nothing is left behind"
+
+
+def ended(process: subprocess.Popen) -> str:
+    """What a batch said."""
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    return said
 
 
 @pytest.mark.parametrize("text, title, question", [

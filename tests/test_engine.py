@@ -96,7 +96,7 @@ def alone(seconds=60) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(program, tmp_path_factory):
     store = tmp_path_factory.mktemp("undisturbed")
-    assert [state for _, state, *_ in ended(start(program, store))] == ["trained"] * len(JOBS)
+    assert [state for _, state, *_ in ended(start(program, store))] == ["done"] * len(JOBS)
     return figures(store)
 
 
@@ -116,13 +116,13 @@ def disturb(program, store, what, seconds, undisturbed) -> None:
     kill(what, process)
     if what == "worker":
         rows = ended(process)
-        assert all(state == "trained" for _, state, *_ in rows), rows
+        assert all(state == "done" for _, state, *_ in rows), rows
         before = {}
     else:
         process.communicate()
         before = stamps(store)
     rows = ended(start(program, store))
-    assert all(state in ("trained", "found") for _, state, *_ in rows), rows
+    assert all(state in ("done", "found") for _, state, *_ in rows), rows
     assert figures(store) == undisturbed, "nothing lost, and every number the same"
     after = stamps(store)
     done = {path for path in before if path.parent.name not in ("base", "hdl", "control")}
@@ -154,7 +154,7 @@ def test_two_batches_share_the_work(program, tmp_path, undisturbed):
     rows = [ended(process) for process in [start(program, store), start(program, store)]]
     for name, *_ in rows[0]:
         states = sorted(state for batch in rows for other, state, *_ in batch if other == name)
-        assert states == ["found", "trained"], "each run by one of them"
+        assert states == ["found", "done"], "each run by one of them"
     assert figures(store) == undisturbed
 
 
@@ -176,13 +176,13 @@ def test_ctrl_c_saves_what_runs(program, tmp_path):
 def test_a_failed_run_is_kept_with_its_error_and_a_damaged_result_set_aside(program, tmp_path):
     store, bad = tmp_path / "store", Job("supervised", "digits", 20, 0, 20, train=SMALL | {"lr": 1e30})
     rows = ended(start(program, store, [bad, *FEW]))
-    assert [state for _, state, *_ in rows] == ["failed", "trained", "trained"] and "the loss is" in rows[0][2], "the others go on"
+    assert [state for _, state, *_ in rows] == ["failed", "done", "done"] and "the loss is" in rows[0][2], "the others go on"
     (kept,) = watch.errors(store)
     assert kept["job"]["train"]["lr"] == 1e30 and "FloatingPointError" in kept["error"] and "Traceback" in kept["traceback"]
     path, before = Path(rows[1][3]), figures(store)
     (path / "result.json").write_text('{"test_acc": ')
     rows = ended(start(program, store, FEW))
-    assert [state for _, state, *_ in rows] == ["trained", "found"] and figures(store) == before
+    assert [state for _, state, *_ in rows] == ["done", "found"] and figures(store) == before
     (aside,) = path.glob("result.json.corrupt-*")
     assert aside.read_text() == '{"test_acc": '
 
@@ -206,7 +206,7 @@ def test_a_scheduler_that_goes_is_said(program, tmp_path):
     while not file.exists():
         time.sleep(0.1)
     process = start(program, tmp_path / "store", FEW, json.loads(file.read_text())["address"])
-    while "to train on" not in (line := process.stderr.readline()):
+    while "to do on" not in (line := process.stderr.readline()):
         assert line
     time.sleep(1)
     scheduler.kill()
@@ -235,7 +235,7 @@ def test_a_full_disk_fails_a_run_in_a_sentence_and_the_batch_goes_on_when_there_
         rows = ended(start(program, store, FEW))
         assert all(state == "failed" and "no space left" in error for _, state, error, _ in rows), rows
         subprocess.run(["mount", "-o", "remount,size=20m", store], check=True)
-        assert [state for _, state, *_ in ended(start(program, store, FEW))] == ["trained"] * 2
+        assert [state for _, state, *_ in ended(start(program, store, FEW))] == ["done"] * 2
         assert not watch.errors(store), "what went well at last is no failure any more"
 
 
@@ -271,7 +271,7 @@ def test_workers_started_by_hand(program, tmp_path):
         address = json.loads(file.read_text())["address"]
         workers = [dask("worker", address, "--nworkers", "1", "--nthreads", "1", "--no-dashboard") for _ in range(2)]
         rows = ended(start(program, store, FEW, address))
-        assert [state for _, state, *_ in rows] == ["trained"] * 2
+        assert [state for _, state, *_ in rows] == ["done"] * 2
         assert len(list(store.glob("*/result.json"))) == 2 and not (tmp_path / "elsewhere").exists(), "the batch says where the store is"
     finally:
         for process in (*workers, scheduler):
@@ -293,7 +293,7 @@ def test_the_overview_tells_what_runs(tmp_path):
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text('{"step": 20, "test_acc": 0.5}\n{"step": 40, "test_acc": 0.75}\n')
     (run / "config.json").write_text('{"train": {"steps": 60}}')
-    doing = [engine.Doing(FEW[0], tmp_path / "run", "running"), engine.Doing(FEW[1], tmp_path / "x", "trained"),
+    doing = [engine.Doing(FEW[0], tmp_path / "run", "running"), engine.Doing(FEW[1], tmp_path / "x", "done"),
              engine.Doing(FEW[1], tmp_path / "y", "failed")]
     head, line = engine.overview(engine.Batch(doing), tmp_path)
     assert head.startswith("1 of 3 runs done, 1 running, 1 failed, about") and "base step 40 of 60  test 75.0%" in line
@@ -329,10 +329,31 @@ def test_who_is_at_work_in_a_store(runs, tmp_path):
 
 
 def test_an_estimate_counts_runs_and_stages_and_shares_them_among_workers(monkeypatch, digits):
-    monkeypatch.setattr(engine, "seconds_a_run", lambda job, data, machine: 10.0)
+    short, long, recipe = (Job(method, "digits", 20, 0, steps, train=SMALL) for method, steps in (
+        ("supervised", 20), ("supervised", 20_000), ("supervised+hdl", 20)))
+    assert long.seconds({}, engine.Machine()) > short.seconds({}, engine.Machine()) > 0 and recipe.kind != short.kind == FEW[1].kind
+    monkeypatch.setattr(Job, "seconds", lambda job, known, machine: job.steps)
     doing = [engine.Doing(job, Path("x")) for job in JOBS]
-    assert engine.estimate(doing, {}, engine.Machine(), 2) == 10 * len(JOBS) / 2
+    batch = engine.Batch(doing, workers=2, timed=engine.plan(doing, {}, engine.Machine()))
+    assert batch.left == sum(job.steps for job in JOBS) / 2
     monkeypatch.undo()
-    assert engine.seconds_a_run(FEW[0], digits, engine.Machine()) > 0
     impossible = Job("supervised", "digits", 20, 0, 20, train={"weights": "imagenet"})
-    assert engine.estimate([engine.Doing(impossible, Path("x"))], {}, engine.Machine(), 2) is None, "the run itself will say why"
+    assert not engine.plan([engine.Doing(impossible, Path("x"))], {}, engine.Machine()), "the run itself will say why"
+
+
+def test_time_left_is_what_was_planned_at_the_pace_of_what_is_done():
+    now = time.monotonic()
+    doing = [engine.Doing(FEW[0], Path("x"), state, planned=planned) for state, planned in (
+        ("found", 50), ("waiting", 10), ("waiting", 30), ("elsewhere", 20), ("failed", 40))]
+    batch = engine.Batch(doing, workers=2, timed=True)
+    assert batch.left == (10 + 30 + 20) / 2
+    doing[1].state, doing[1].began = "running", now - 4
+    assert batch.left == pytest.approx((6 + 30 + 20) / 2, abs=.1)
+    doing[1].state, doing[1].took, doing[2].state, doing[2].began = "done", 20, "running", now - 40
+    assert batch.left == pytest.approx((20 + 40) / 2, abs=.1), "twice as slow as planned"
+    doing[2].began = now - 100
+    assert batch.left == pytest.approx(40 / 2, abs=.1), "one that takes longer does not make the others shorter"
+    batch = engine.Batch([engine.Doing(FEW[0], Path("x")), engine.Doing(FEW[1], Path("x"))])
+    assert batch.left is None, "nothing was planned, nothing is done"
+    batch.doing[0].state, batch.doing[0].took = "done", 7
+    assert batch.left == 7
