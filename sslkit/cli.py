@@ -75,9 +75,10 @@ def hdl_flags(hdl: Annotated[bool, "then label all images from the network's emb
 
 def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
-    from sslkit import methods, recipes
+    from sslkit import methods
     from sslkit.data import load
-    from sslkit.runs import Run, Stopped, fit, record
+    from sslkit.recipes import Plan
+    from sslkit.runs import Run, Stopped
     from sslkit.splits import split
     from sslkit.train import Config, Machine
 
@@ -125,23 +126,16 @@ def train(argv: list[str]) -> int:
         outer = Run(values.outer) if values.outer else methods.FixMatch(tau=method.tau, lambda_u=method.lambda_u, passes=method.passes)
         first = replace(given, network=values.outer_network or given.network).resolve(data, machine.torch_device())
         select = {name: getattr(values, name) for name in ("tau_select", "clustering", "matching")}
-        new = recipes.kd_fixmatch_record(data, config, outer, method, first, **select)
+        plan = Plan(method, "kd-fixmatch", {"outer": outer, "outer_config": first, **select})
     elif values.hdl:
         k = int(values.hdl_k) if values.hdl_k.isdecimal() else values.hdl_k
-        select = {"k": k, "mode": values.hdl_mode, "metric": values.hdl_metric}
-        new = recipes.hdl_record(method, data, config, **select)
+        plan = Plan(method, "hdl", {"k": k, "mode": values.hdl_mode, "metric": values.hdl_metric})
     else:
-        new = record(method, data, config)
-    run = begun(values, new)
+        plan = Plan(method)
+    run = begun(values, plan.record(data, config))
     line = ProgressLine(config.steps)
     try:
-        if staged:
-            run = recipes.kd_fixmatch(data, config, machine, outer=outer, inner=method, outer_config=first, **select, out=run.path,
-                                      live=line.stage, progress=line.loading)
-        elif values.hdl:
-            run = recipes.hdl_on(method, data, given, machine, **select, out=run.path, live=line.stage, progress=line.loading)
-        else:
-            run = fit(method, data, config, machine, out=run.path, live=line)
+        run = plan(data, given, machine, out=run.path, live=line.stage, progress=line.loading)
     except Stopped as stop:
         line.end()
         again = shlex.join(["train", *(a for a in argv if a != "--resume"), "--resume"])

@@ -3,7 +3,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +14,9 @@ import torch
 from sslkit.data import SSLData, load
 from sslkit.errors import InputError
 from sslkit.folder import Progress
-from sslkit.methods import FixMatch, KDFixMatch, Method, method_class
-from sslkit.recipes import CODE, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record
-from sslkit.records import Snapshot
-from sslkit.runs import Run, all_runs, fit, record, run_path
+from sslkit.methods import FixMatch, KDFixMatch, method_class
+from sslkit.recipes import CODE, Plan
+from sslkit.runs import Run, all_runs, run_path
 from sslkit.splits import split
 from sslkit.train import Config, Machine, set_up, take_step
 
@@ -67,10 +66,14 @@ class Job:
     def config(self) -> Config:
         return Config(seed=self.seed, steps=self.steps, **self.train)
 
-    def made(self) -> Method:
-        """The method itself; of a recipe the one that is named last."""
+    @property
+    def plan(self) -> Plan:
+        """The method and its recipe, as `sslkit train` has them by default."""
+        if self.method == "kd-fixmatch":
+            return Plan(KDFixMatch(**self.arguments), "kd-fixmatch", SELECT)
         name = self.method.removesuffix("+hdl")
-        return KDFixMatch(**self.arguments) if name == "kd-fixmatch" else method_class(name)(**self.arguments)
+        method = method_class(name)(**self.arguments)
+        return Plan(method) if name == self.method else Plan(method, "hdl", LABELING)
 
     def opened(self, known: dict[tuple, SSLData], progress: Progress | None = None) -> SSLData:
         """The data, split. `known` keeps what is loaded. InputError where it is not there."""
@@ -80,22 +83,11 @@ class Job:
 
     def path(self, data: SSLData, machine: Machine = Machine()) -> Path:
         """The folder in the store, a function of everything that decides the result."""
-        method, config = self.made(), self.config.resolve(data, machine.torch_device())
-        if self.method == "kd-fixmatch":
-            return run_path(kd_fixmatch_record(data, config, FixMatch(), method, config, **SELECT))
-        return run_path(hdl_record(method, data, config, **LABELING) if self.method.endswith("+hdl") else record(method, data, config))
+        return run_path(self.plan.record(data, self.config.resolve(data, machine.torch_device())))
 
-    def perform(self, data: SSLData, machine: Machine = Machine(), live: Callable[[Snapshot], None] | None = None) -> Run:
+    def perform(self, data: SSLData, machine: Machine = Machine()) -> Run:
         """Train it, go on with it, or find it finished. Raises as runs.fit does."""
-        def of_stage(stage: str, steps: int, snap: Snapshot) -> None:
-            live(snap)
-
-        shown = of_stage if live else None
-        if self.method == "kd-fixmatch":
-            return kd_fixmatch(data, self.config, machine, inner=self.made(), **SELECT, live=shown)
-        if self.method.endswith("+hdl"):
-            return hdl_on(self.made(), data, self.config, machine, **LABELING, live=shown)
-        return fit(self.made(), data, self.config, machine, live=live)
+        return self.plan(data, self.config, machine)
 
     def place(self, known: dict[tuple, SSLData], machine: Machine = Machine()) -> Path:
         """path() of the data it names; see opened()."""
@@ -108,7 +100,7 @@ class Job:
     def seconds(self, known: dict[tuple, SSLData], machine: Machine, steps: int = 8) -> float:
         """About how long it takes here, from the median of a few steps."""
         data = self.opened(known)
-        method, config = self.made(), self.config.resolve(data, machine.torch_device())
+        method, config = self.plan.method, self.config.resolve(data, machine.torch_device())
         nets, optimizer, feed = set_up(method, data, config, machine)
         times = []
         for step in range(steps + 2):
@@ -123,7 +115,7 @@ class Job:
     def key(self) -> str:
         """What protocol() of its record is, without the data."""
         like = SimpleNamespace(name=self.data, side=SIDES.get(self.data, 32))
-        train, method = asdict(self.config.resolve(like, torch.device("cpu"))), self.made()
+        train, method = asdict(self.config.resolve(like, torch.device("cpu"))), self.plan.method
         arguments = method.arguments
         if self.method == "kd-fixmatch":
             arguments |= SELECT | {"outer": {"method": "fixmatch", "arguments": FixMatch().arguments, "train": train}}

@@ -10,10 +10,10 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -34,10 +34,41 @@ from sslkit.train import Config, Machine, predict
 CODE = {"kd-fixmatch": ("labelers", "recipes"), "hdl": ("hdl", "neighbors", "recipes")}       # files that decide a recipe's result too
 
 
+Live = Callable[[str, int, Snapshot], None]            # the stage, its steps, where it stands
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method, and the recipe around it, if any: whatever is trained has a record and is trained by a call.
+
+    options: of the recipe's function, but `outer_config` is resolved already. InputError and the rest as fit() and the recipes raise them.
+    """
+    method: Method
+    recipe: Literal["", "kd-fixmatch", "hdl"] = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def record(self, data: SSLData, config: Config) -> dict:
+        """config.json of what would be trained; the configuration is resolved."""
+        if self.recipe == "kd-fixmatch":
+            given = {"outer": FixMatch(), "outer_config": config} | self.options
+            return kd_fixmatch_record(data, config, given.pop("outer"), self.method, given.pop("outer_config"), **given)
+        return hdl_record(self.method, data, config, **self.options) if self.recipe else record(self.method, data, config)
+
+    def __call__(self, data: SSLData, config: Config, machine: Machine = Machine(), *, out: str | Path | None = None,
+                 live: Live | None = None, progress: Progress | None = None) -> Run:
+        """Train it, go on with it, or find it finished. A run without a recipe is one stage without a name."""
+        if self.recipe == "kd-fixmatch":
+            return kd_fixmatch(data, config, machine, inner=self.method, **self.options, out=out, live=live, progress=progress)
+        if self.recipe:
+            return hdl_on(self.method, data, config, machine, **self.options, out=out, live=live, progress=progress)
+        steps = config.resolve(data, machine.torch_device()).steps
+        return fit(self.method, data, config, machine, out=out, live=live and partial(live, "", steps))
+
+
 def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, outer: FixMatch | Run | None = None,
                 inner: KDFixMatch | None = None, outer_config: Config | None = None,
                 tau_select: float = 0.8, clustering: Clustering = "dec", matching: Matching = "centers",
-                out: str | Path | None = None, live: Callable[[str, int, Snapshot], None] | None = None,
+                out: str | Path | None = None, live: Live | None = None,
                 progress: Progress | None = None) -> Run:
     """KD-FixMatch (Wang et al., arXiv 2309.05826): an outer FixMatch labels the training images, a clustering confirms some of its labels
     (labelers.cluster_agree), a fresh inner network of the same first weights learns from them and from its own. Returns the recipe's Run.
@@ -116,7 +147,7 @@ def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau:
 
 def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, k: int | Literal["auto"] = "auto",
            mode: Mode = "layer", metric: Metric = "cosine", out: str | Path | None = None,
-           live: Callable[[str, int, Snapshot], None] | None = None, progress: Progress | None = None) -> Run:
+           live: Live | None = None, progress: Progress | None = None) -> Run:
     """HDL on a method (Ma et al., arXiv 2404.17173): fit it, label all training images from the embeddings of its EMA network (hdl.hdl),
     go on from that network with those labels (methods.HDL) for a third of the steps at 0.3 of the learning rate (ours). Beside it always
     the control: the same continuation with the network's own labels, its most probable class of every image. Returns the recipe's Run.
@@ -167,6 +198,12 @@ def hdl_record(method: Method, data: SSLData, config: Config, k: int | str, mode
     new = record(method, data, config)
     return new | {"method": f"{new['method']}+hdl", "code": code_version(*CODE["hdl"]),
                   "arguments": {**new["arguments"], "hdl_k": k, "hdl_mode": mode, "hdl_metric": metric}}
+
+
+def labels_found(run: Run) -> dict:
+    """Of a finished run of hdl_on(): `hdl` and `control`, the labels (n,) of all training images; `rows`, the order in which HDL gave its;
+    and `info`."""
+    return torch.load(run.path / "labels.pt", weights_only=True)["found"]
 
 
 def opened(new: dict, out: str | Path | None) -> Run:

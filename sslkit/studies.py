@@ -14,7 +14,7 @@ from sslkit.labelers import cluster_agree, confident
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
 from sslkit.metrics import by_class, label_quality, precision_curve
 from sslkit.notebook import fit_all
-from sslkit.recipes import hdl_on
+from sslkit.recipes import hdl_on, labels_found
 from sslkit.records import PseudoLabels
 from sslkit.runs import Run
 from sslkit.splits import split
@@ -189,7 +189,7 @@ def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequenc
         data = split(load("digits"), labels, seed, imbalance=imbalance)
         run = hdl_on(method(), data, Config(seed=seed, steps=steps))
         p, features = predict(Run(run.path / "base").network(), data.images, data)
-        found = torch.load(run.path / "labels.pt", weights_only=True)["found"]
+        found = labels_found(run)
         k = found["info"]["k"]
         row = {"labels": labels, "imbalance": imbalance, "seed": seed, "steps": steps, "method": run.result["method"].split("+")[0], "k": k}
         hdl_labels = PseudoLabels(found["hdl"], torch.ones(len(p)), found["info"], "hdl", found["rows"])

@@ -12,9 +12,7 @@ from sslkit import cli, papers
 from sslkit.data import load
 from sslkit.errors import InputError
 from sslkit.jobs import Job, finished, protocol
-from sslkit.methods import FixMatch
 from sslkit.nets import build
-from sslkit.recipes import hdl_record, kd_fixmatch_record
 from sslkit.runs import record
 from sslkit.scales import SCALES, scale
 from sslkit.splits import split
@@ -146,13 +144,13 @@ def test_runs_of_other_settings_are_not_taken_for_the_cells(tmp_path):
 def test_every_setting_of_the_data_is_part_of_the_protocol(digits):
     job = Job("supervised", "digits", 20, 0, 40)
     config = job.config.resolve(digits, torch.device("cpu"))
-    assert protocol(record(job.made(), digits, config)) == job.key()
+    assert protocol(record(job.plan.method, digits, config)) == job.key()
     others = [replace(digits, flip=True), split(load("digits"), 20, 0, unlabeled=100), split(load("digits"), 20, 0, validation=100),
               split(load("digits"), 20, 0, include_labeled=False), split(load("digits"), 20, 0, unlabeled_imbalance=2)]
-    keys = {protocol(record(job.made(), data, config)) for data in others}
-    keys.add(protocol(record(job.made(), digits, config, build("small", 10, 1, seed=1))))
+    keys = {protocol(record(job.plan.method, data, config)) for data in others}
+    keys.add(protocol(record(job.plan.method, digits, config, build("small", 10, 1, seed=1))))
     assert len(keys) == 6 and job.key() not in keys
-    assert protocol(record(job.made(), split(load("digits"), 20, 3), replace(config, seed=3))) == job.key(), "another seed is the same"
+    assert protocol(record(job.plan.method, split(load("digits"), 20, 3), replace(config, seed=3))) == job.key(), "another seed is the same"
 
 
 def test_a_gain_whose_paper_tells_too_little_is_never_comparable(tmp_path):
@@ -173,9 +171,7 @@ def test_figures_of_different_code_are_said(tmp_path):
 def test_a_jobs_key_is_its_records_protocol(name, digits):
     job = Job(name, "digits", 20, 0, 40)
     config = job.config.resolve(digits, torch.device("cpu"))
-    made = {"kd-fixmatch": lambda: kd_fixmatch_record(digits, config, FixMatch(), job.made(), config, 0.8, "dec", "centers"),
-            "fixmatch+hdl": lambda: hdl_record(job.made(), digits, config, "auto", "layer", "cosine")}
-    new = made.get(name, lambda: record(job.made(), digits, config))()
+    new = job.plan.record(digits, config)
     assert protocol(new) == job.key()
 
 
