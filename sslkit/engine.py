@@ -116,7 +116,7 @@ def shape(count: int, workers: int | None = None) -> tuple[int, int]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     fit = int(psutil.virtual_memory().available / BYTES_OF_ONE)
     workers = max(1, min(workers or devices or min(cores, fit), count))
-    return workers, max(1, cores // workers)
+    return workers, max(1, min(cores // workers, torch.get_num_threads()))      # whoever sets OMP_NUM_THREADS wants no more
 
 
 def sees(workers: int) -> list[dict[str, str]]:

@@ -129,9 +129,10 @@ def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Has
     return runs
 
 
-def watch(pause: float = 2.0) -> None:
-    """What is at work in the store, drawn again in its place until nothing is, or the kernel is interrupted."""
-    shown = None
+def watch(pause: float = 2.0, idle: float = 20.0) -> None:
+    """What is at work in the store, drawn again in its place every `pause` seconds, until nothing has been for `idle` seconds. Interrupting
+    the kernel ends it too."""
+    shown, busy = None, time.monotonic()
     with suppress(KeyboardInterrupt):
         while True:
             lines = at_work(store())
@@ -140,7 +141,9 @@ def watch(pause: float = 2.0) -> None:
                 shown = display(picture, raw=True, display_id=True)
             else:
                 shown.update(picture, raw=True)
-            if len(lines) == 1:
+            if len(lines) > 1:
+                busy = time.monotonic()
+            elif time.monotonic() - busy >= idle:
                 return
             time.sleep(pause)
 

@@ -2,6 +2,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -58,8 +59,23 @@ def test_a_lesson_is_committed_with_outputs_and_without_a_trace_of_a_machine(pat
             assert cell.outputs and all(o.output_type == "stream" for o in cell.outputs)
 
 
-def test_watching_an_idle_store_ends_at_once(runs, capsys):
-    notebook.watch()
+def test_watching_a_store_ends_when_nothing_has_been_at_work_for_a_while(runs, monkeypatch):
+    looks, shown = [["1 running", "x"], ["0 running"], ["1 running", "y"], ["0 running"], ["0 running"], ["0 running"], ["never"]], []
+    monkeypatch.setattr(notebook, "at_work", lambda folder: looks.pop(0))
+    monkeypatch.setattr(notebook, "display", lambda picture, raw, display_id: shown.append(picture) or Handle())
+
+    class Handle:
+        def update(self, picture, raw):
+            shown.append(picture)
+
+    now = [0.0]
+    monkeypatch.setattr(notebook, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s)))
+    notebook.watch(pause=2, idle=3)                       # between two runs of a batch there is a moment without any
+    assert [picture["text/plain"] for picture in shown] == ["1 running\nx", "0 running", "1 running\ny", *["0 running"] * 2]
+
+
+def test_watching_an_idle_store(runs, capsys):
+    notebook.watch(idle=0)
     assert "0 running, 0 finished, 0 failed" in capsys.readouterr().out
 
 
