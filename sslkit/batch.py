@@ -11,6 +11,7 @@ import json
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from pathlib import Path
 import nbformat
 
 from sslkit import papers, scales
-from sslkit.disk import cannot_write
+from sslkit.disk import cannot_write, terminable
 from sslkit.errors import InputError, require
+from sslkit.execute import NotebookJob, executed
 from sslkit.jobs import distinct, finished
 from sslkit.lesson import Lesson, grid, lessons, parameters_of, pick, read, stripped, typed
 from sslkit.report import clock, export, page, put
@@ -110,10 +112,9 @@ class Report:
         with suppress(OSError, ValueError, KeyError):
             progress = json.loads((path / "progress.json").read_text())
             lesson.cell, lesson.seconds, lesson.error = progress["cell"], progress["seconds"], progress["error"] or lesson.error
-        if (path / "notebook.ipynb").exists():
-            text = (path / "notebook.ipynb").read_text(encoding="utf-8")
-            put(self.target / "notebooks" / f"{lesson.name}.ipynb", text)
-            export(lesson, nbformat.reads(text, as_version=4), self.target)
+        if (nb := executed(path / "notebook.ipynb")) is not None:
+            put(self.target / "notebooks" / f"{lesson.name}.ipynb", nbformat.writes(nb))
+            export(lesson, nb, self.target)
 
 
 def held_by_the_store() -> str:
@@ -122,6 +123,7 @@ def held_by_the_store() -> str:
     return hashlib.sha256("".join(results).encode()).hexdigest()[:16]
 
 
+@terminable()
 def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", parameters: Mapping[str, str | Sequence[str]] | None = None,
               folder: str | Path | None = None, again: bool = False, refresh: bool = False, timeout_s: float = 1800,
               command: str | None = None, tables: Fill | None = None, scheduler: str | None = None, workers: int | None = None,
@@ -131,8 +133,9 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
     names: which of them (`02`, `02_fixmatch`; none: all); with `tables` also tables, which are filled first. folder: where they lie.
     parameters: as typed, each for the lessons that have one of its name; several values of one make a grid. again: also those that have
     run through before. refresh: write the outputs back into the lessons, to be committed. timeout_s: for one cell. command: as typed, for
-    the page (default: made of these). scheduler, workers: see engine.run_batch. stream: where progress is shown (default: stderr).
-    Raises InputError before anything runs where something given cannot be used, KeyboardInterrupt when stopped.
+    the page (default: made of these). scheduler, workers: see engine.run_batch (a script that calls this needs
+    `if __name__ == "__main__":`). stream: where progress is shown (default: stderr). Raises InputError before anything runs where something
+    given cannot be used, KeyboardInterrupt when stopped.
     """
     names, stream, good = list(names), stream or sys.stderr, True
     parameters = {name: [value] if isinstance(value, str) else list(value) for name, value in (parameters or {}).items()}
@@ -165,7 +168,8 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
     for readers in (False, True):                       # what only shows the store comes when the others are through
         part = [(lesson, values) for lesson, values in todo if (lesson.path.stem in NOTEBOOKS.values()) is readers]
         reads = held_by_the_store() if readers else ""
-        good &= not part or run(part, report, reads, timeout_s, again or refresh, refresh, scheduler, workers, stream)
+        own = workers or (1 if refresh and scheduler is None else None)         # none waits for another's runs: its time is its own
+        good &= not part or run(part, report, reads, timeout_s, again or refresh, refresh, scheduler, own, stream)
     report.tabulate()
     report.show()
     through = sum(lesson.state == "finished" for lesson in report.lessons)
@@ -177,15 +181,14 @@ def run(part: list[tuple[Lesson, dict]], report: Report, reads: str, timeout_s: 
         workers: int | None, stream) -> bool:
     """Run lessons with their parameters as a batch; the report follows. True when all went well. See reproduce()."""
     from sslkit.engine import Doing, run_batch
-    from sslkit.execute import NotebookJob
 
-    jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s): lesson for lesson, values in part}
-    bad = []
+    mark = uuid.uuid4().hex if again else ""
+    jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s, mark): lesson for lesson, values in part}
+    bad, places = [], {}
 
     def told(d: Doing) -> str | None:
-        lesson = jobs[d.job]
-        lesson.state = {"found": "finished", "done": "finished", "elsewhere": "waiting"}.get(d.state, d.state)
-        lines = []
+        lesson, lines = jobs[d.job], []
+        lesson.state, places[lesson.name] = {"found": "finished", "done": "finished", "elsewhere": "waiting"}.get(d.state, d.state), d
         if lesson.state in ("finished", "failed"):
             lesson.found, lesson.error = d.state == "found", d.error
             report.collect(lesson, d.path)
@@ -193,24 +196,25 @@ def run(part: list[tuple[Lesson, dict]], report: Report, reads: str, timeout_s: 
         if refresh and lesson.state == "finished":
             try:
                 require(lesson.path.read_text(encoding="utf-8") == lesson.text, f"{lesson.path} was changed while it ran")
-                put(lesson.path, stripped(lesson, nbformat.read(d.path / "notebook.ipynb", as_version=4)))
+                put(lesson.path, stripped(lesson, executed(d.path / "notebook.ipynb")))
             except InputError as error:
                 bad.append(lesson)
                 lines.append(f"not refreshed: {error}")
         report.show()
         return "\n".join(lines) or None
 
-    for job in jobs if again else ():
-        (job.place() / "result.json").unlink(missing_ok=True)
     try:
         batch = run_batch(list(jobs), scheduler=scheduler, workers=workers, told=told, stream=stream)
-    except KeyboardInterrupt:
-        for job, lesson in jobs.items():
-            if lesson.state == "running":
-                lesson.state = "stopped"
-                report.collect(lesson, job.place())
-        report.tabulate()
-        report.show()
+    except BaseException as error:
+        with suppress(Exception if not isinstance(error, KeyboardInterrupt) else ()):           # the first error is the one to be said
+            for lesson in jobs.values():
+                if lesson.state == "running":
+                    lesson.state = "stopped"
+                    report.collect(lesson, places[lesson.name].path)
+            report.tabulate()
+            report.show()
+        if not isinstance(error, KeyboardInterrupt):
+            raise
         stopped = ", ".join(f"{lesson.name} {lesson.status}" for lesson in report.lessons if lesson.state == "stopped") or "stopped"
         done = ", ".join(lesson.name for lesson in report.lessons if lesson.state == "finished") or "none"
         print(f"{stopped}; finished: {done}; see {report.target / 'index.html'}", file=stream)

@@ -287,11 +287,13 @@ def reproduce(argv: list[str]) -> int:
     parser.add_argument("--seeds", type=int, metavar="N", help="of tables: how many, from 0 up (default: 3; papers: 5)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="a dask scheduler, as tcp://host:8786, whose workers share the store "
                         "(default: one of our own, on this machine)")
-    parser.add_argument("--workers", type=int, metavar="N", help="how many at a time on this machine (default: one a GPU, else one a core)")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many at a time on this machine (default: one a GPU, else one "
+                        "a core, as far as the memory goes)")
     parser.add_argument("--out", metavar="DIR", default="report", help="where they are left (default: report)")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter; "
                         "given more than once, a grid: each lesson with each value")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=1800, help="after which a cell is stopped (default: 1800)")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=1800, help="after which a cell is stopped, waiting for "
+                        "runs of others included (default: 1800)")
     parser.add_argument("--again", action="store_true", help="also lessons that have run through before (default: found in the store)")
     parser.add_argument("--refresh", action="store_true", help="also write the outputs back into notebooks/, for committing")
     values = parser.parse(argv)

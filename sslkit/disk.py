@@ -46,14 +46,15 @@ def write_json(path: Path, content: dict) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one interrupts at once. Outside the main thread it is never set."""
+    """An event that SIGINT or SIGTERM sets; a second SIGINT interrupts at once. (A second SIGTERM does not: who ends a job of a cluster
+    sends several.) Outside the main thread it is never set."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
     def ask(number, frame):
-        if asked.is_set():
+        if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
 
@@ -67,9 +68,13 @@ def stop_signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM stops as Ctrl-C does."""
+    """The first SIGTERM stops as Ctrl-C does; those after it do not disturb the stopping."""
+    def stop(number, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
+    before = signal.signal(signal.SIGTERM, stop) if main else None
     try:
         yield
     finally:

@@ -26,17 +26,19 @@ from sslkit.disk import stop_signals
 from sslkit.errors import InputError, require
 from sslkit.execute import NotebookJob
 from sslkit.jobs import CODE_OF, Job
-from sslkit.lease import content, held
+from sslkit.lease import Lease, age, content, held
 from sslkit.report import clock
 from sslkit.runs import code_version, store
 from sslkit.task import SAVE_SECONDS, keep_failure, lease_of
 from sslkit.terminal import Screen
 from sslkit.train import Machine
-from sslkit.watch import at, busy, cut, has_result
-from sslkit.work import work
+from sslkit.watch import at, busy, cut
+from sslkit.work import end_spare, work
 
 CONNECT_SECONDS = 5
+GONE = "the scheduler is gone: give the batch again, it goes on with what is not finished"
 AGAIN_SECONDS = 5                    # between two looks at whether a run that somebody else is at can be had
+DAY = 86_400
 STOPS = 5                            # how often a run may be stopped by others before it counts as failed
 BYTES_OF_ONE = 1.5e9                 # that a job takes of the memory, with the processes about it
 CONFIG = {"distributed.scheduler.worker-ttl": None, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
@@ -76,8 +78,9 @@ class Batch:
         if not (done or self.timed):
             return None
         pace = sum(d.took for d in done) / sum(d.planned for d in done) if done else 1.0
-        running = sum(max(0.0, pace * d.planned - (now - d.began)) for d in self.doing if d.state == "running")
-        return (running + pace * sum(d.planned for d in self.doing if d.state in ("waiting", "elsewhere"))) / self.workers
+        each = [max(0.0, pace * d.planned - (now - d.began)) for d in self.doing if d.state == "running"]
+        each += [pace * d.planned for d in self.doing if d.state in ("waiting", "elsewhere")]
+        return max([sum(each) / max(1, self.workers), *each])
 
 
 def prepared(jobs: Sequence[Job | NotebookJob], machine: Machine) -> tuple[list[Doing], dict]:
@@ -86,7 +89,7 @@ def prepared(jobs: Sequence[Job | NotebookJob], machine: Machine) -> tuple[list[
     doing = []
     for job in jobs:
         path = job.place(known, machine)
-        doing.append(Doing(job, path, "found" if has_result(path) else "waiting"))
+        doing.append(Doing(job, path, "found" if job.finished(path) else "waiting"))
     return doing, known
 
 
@@ -172,10 +175,10 @@ def run_batch(jobs: Sequence[Job | NotebookJob], *, scheduler: str | None = None
               told: Callable[[Doing], str | None] = lambda doing: None, stream=None) -> Batch:
     """Do all `jobs`; returns how each went. Prints what there is to do and about how long it takes, then shows it live.
 
-    scheduler: address of a dask scheduler whose workers share the store (default: a cluster of this machine). workers: how many at a
-    time here. told: called with each job whose state is another; what it returns is a line that stays. A job that fails is kept with its
-    error in the store's failed/, the others go on. Ctrl-C and SIGTERM save what runs and raise KeyboardInterrupt. Raises InputError where
-    the scheduler cannot be reached or is gone, or the store not be written.
+    scheduler: address of a dask scheduler whose workers share the store (default: a cluster of this machine, of processes of their own: a
+    script needs `if __name__ == "__main__":`). workers: how many at a time here. told: called with each job whose state is another; what it
+    returns is a line that stays. A job that fails is kept with its error in the store's failed/, the others go on. Ctrl-C and SIGTERM save
+    what runs and raise KeyboardInterrupt. Raises InputError where the scheduler cannot be reached or is gone, or the store not be written.
     """
     screen, folder = Screen(stream or sys.stderr), store().absolute()
     if scheduler is not None:
@@ -197,7 +200,7 @@ def run_batch(jobs: Sequence[Job | NotebookJob], *, scheduler: str | None = None
             batch.timed, where = plan(todo, known, Machine(threads=threads)), f" with {threads} thread{'s' * (threads > 1)} each"
         else:
             workers, threads, where = hands(client), None, f" at {scheduler}"
-        batch.workers, batch.began = max(1, workers), time.monotonic()
+        batch.workers, batch.began = workers, time.monotonic()
         about = f", about {clock(batch.left)}" if batch.left is not None else ""
         screen.say(f"{there}, {len(todo)} to do on {workers} worker{'s' * (workers != 1)}{where}{about}")
         for d in found:
@@ -233,7 +236,7 @@ def writable(folder: Path) -> None:
 def attend(batch: Batch, queue: list[Doing], client: Client, folder: Path, threads: int | None, screen: Screen,
            told: Callable[[Doing], str | None]) -> None:
     """Give the workers what is to do, a job for each, look after it, and show it, until all is done or somebody asks to stop."""
-    stop, queue = folder / f".stop-{uuid.uuid4().hex}", list(queue)
+    queue = list(queue)
     kept = ("SSLKIT_LEASE_SECONDS", "SSLKIT_DATA", "SSLKIT_CACHE")
     environment = {name: os.environ[name] for name in kept if name in os.environ} | {
         "SSLKIT_RUNS": str(folder), "SSLKIT_CODE": " ".join(code_version(*names)["hash"] for names in CODE_OF)}
@@ -242,53 +245,54 @@ def attend(batch: Batch, queue: list[Doing], client: Client, folder: Path, threa
     futures: dict = {}
     elsewhere: list[Doing] = []
     shown = counted = -1e9
-    try:
-        with stop_signals() as asked:
-            while (queue or futures or elsewhere) and not asked.is_set():
-                if client.status != "running":
-                    raise InputError("the scheduler is gone: give the batch again, it goes on with what is not finished")
-                if time.monotonic() - counted > 2:
-                    batch.workers, counted = max(1, hands(client)), time.monotonic()
-                while queue and len(futures) < batch.workers:
-                    d = queue.pop(0)
-                    spec = {"kind": d.job.noun, "job": d.job.values, "threads": threads, "stop": str(stop), "environment": environment,
-                            "ahead": bool(queue)}
-                    futures[client.submit(work, spec, key=f"{d.job.name}-{uuid.uuid4().hex[:6]}", pure=False)] = d
-                    d.state, d.began = "running", time.monotonic()
-                    say(screen, told(d))
-                time.sleep(0.2)
-                for future in [future for future in futures if future.done()]:
-                    d = futures.pop(future)
-                    take(d, answer(future, client), queue, elsewhere, folder)
-                    say(screen, told(d))
-                for d in [d for d in elsewhere if time.monotonic() - d.tried > AGAIN_SECONDS]:
-                    d.tried = time.monotonic()
-                    if has_result(d.path):
-                        d.state = "found"
-                        elsewhere.remove(d)
-                        say(screen, told(d))
-                    elif not (held(lease_of(folder, d.job.name)) or busy(d.path)):
-                        elsewhere.remove(d)
-                        queue.append(d)
-                if time.monotonic() - shown > screen.pause:
-                    shown = time.monotonic()
-                    screen.show(overview(batch, folder, screen.height))
-            screen.show([])
-            if asked.is_set():
-                screen.say("stopping: what runs is being saved")
-                with suppress(OSError):
-                    stop.touch()
-                end = time.monotonic() + SAVE_SECONDS + 5
-                while time.monotonic() < end and client.status == "running" and not all(future.done() for future in futures):
-                    time.sleep(0.1)
-                for future, d in futures.items():       # some may have ended meanwhile
-                    if future.status == "finished" and (outcome := future.result())["state"] == "done":
-                        take(d, outcome, queue, elsewhere, folder)
-                        say(screen, told(d))
-                raise KeyboardInterrupt
-    finally:
+    for old in (folder / "leases").glob("batch-*"):     # of batches that were killed
         with suppress(OSError):
-            stop.unlink()
+            if age(old) > DAY:
+                old.unlink()
+    with Lease(lease_of(folder, f"batch-{uuid.uuid4().hex}")) as alive, stop_signals() as asked:
+        spec = {"threads": threads, "batch": str(alive.path), "environment": environment}
+        while (queue or futures or elsewhere) and not asked.is_set():
+            if client.status != "running":
+                raise InputError(GONE)
+            if time.monotonic() - counted > 2:
+                batch.workers, counted = hands(client), time.monotonic()
+            while queue and len(futures) < max(1, batch.workers):
+                d = queue.pop(0)
+                one = {**spec, "kind": d.job.noun, "job": d.job.values, "ahead": bool(queue)}
+                futures[client.submit(work, one, key=f"{d.job.name}-{uuid.uuid4().hex[:6]}", pure=False)] = d
+                d.state, d.began = "running", time.monotonic()
+                say(screen, told(d))
+            time.sleep(0.2)
+            for future in [future for future in futures if future.done()]:
+                d = futures.pop(future)
+                take(d, answer(future, client), queue, elsewhere, folder)
+                say(screen, told(d))
+            for d in [d for d in elsewhere if time.monotonic() - d.tried > AGAIN_SECONDS]:
+                d.tried = time.monotonic()
+                if d.job.finished(d.path):
+                    d.state = "found"
+                    elsewhere.remove(d)
+                    say(screen, told(d))
+                elif not (held(lease_of(folder, d.job.name)) or busy(d.path)):
+                    elsewhere.remove(d)
+                    queue.append(d)
+            if time.monotonic() - shown > screen.pause:
+                shown = time.monotonic()
+                screen.show(overview(batch, folder, screen.height))
+        screen.show([])
+        alive.give_back()
+        if asked.is_set():
+            screen.say("stopping: what runs is being saved")
+            end = time.monotonic() + SAVE_SECONDS + 5
+            while time.monotonic() < end and client.status == "running" and hands(client) and not all(f.done() for f in futures):
+                time.sleep(0.1)
+            for future, d in futures.items():           # some may have ended meanwhile
+                if future.status == "finished" and (outcome := future.result())["state"] == "done":
+                    take(d, outcome, queue, elsewhere, folder)
+                    say(screen, told(d))
+            raise KeyboardInterrupt
+        with suppress(Exception):
+            client.run(end_spare, on_error="ignore")
 
 
 def take(d: Doing, outcome: dict, queue: list[Doing], elsewhere: list[Doing], folder: Path) -> None:
@@ -309,13 +313,18 @@ def take(d: Doing, outcome: dict, queue: list[Doing], elsewhere: list[Doing], fo
 
 
 def answer(future, client: Client) -> dict:
-    """What a finished task says; that its worker was killed is an answer too."""
+    """What a finished task says; that its worker was killed is an answer too. InputError for what no other worker would do better."""
     try:
-        return future.result()
+        outcome = future.result()
     except (Exception, asyncio.CancelledError) as error:                        # KilledWorker, and whatever else dask has
         if client.status != "running" or future.cancelled():
-            raise InputError("the scheduler is gone: give the batch again, it goes on with what is not finished") from error
+            raise InputError(GONE) from error
+        require("deserializ" not in str(error), "the scheduler or a worker has no sslkit, or another one: start them with this Python or "
+                "one like it")
         return {"state": "died", "error": "its worker was killed" if type(error).__name__ == "KilledWorker" else str(error)}
+    require(outcome["state"] != "blind", f"a worker on {outcome.get('error')} does not see the store {store().absolute()}: it has to be "
+            "the same folder under the same path everywhere")
+    return outcome
 
 
 def overview(batch: Batch, folder: Path, height: int = 24) -> list[str]:
@@ -323,7 +332,7 @@ def overview(batch: Batch, folder: Path, height: int = 24) -> list[str]:
     left, elsewhere, noun = batch.left, batch.count("elsewhere"), batch.doing[0].job.noun
     head = (f"{batch.count('done', 'found')} of {len(batch.doing)} {noun}s done, {batch.count('running')} running, "
             f"{batch.count('failed')} failed" + f", {elsewhere} in another process" * bool(elsewhere)
-            + (f", about {clock(left)} left" if left is not None else ""))
+            + (f", about {clock(left)} left" if left is not None else "") + ", no worker there: waiting" * (not batch.workers))
     lines = []
     for d in batch.doing:
         if d.state == "running":

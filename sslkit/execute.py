@@ -14,15 +14,16 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 import nbformat
 import papermill
-import torch
 import zmq
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
@@ -35,10 +36,13 @@ from papermill.execute import remove_error_markers
 from traitlets import default
 
 from sslkit.disk import cannot_write, terminable, write_json
+from sslkit.errors import InputError
 from sslkit.lesson import Lesson, read
 from sslkit.report import put
-from sslkit.runs import store
+from sslkit.runs import Run, store
 from sslkit.train import Machine
+
+LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib", "ipywidgets")
 
 
 class NotebookFailed(Exception):
@@ -47,6 +51,10 @@ class NotebookFailed(Exception):
 
 class Kernel(AsyncKernelManager):
     """A kernel of this very interpreter, whatever `python3` kernels the user has, and with no environment activated."""
+
+    @default("shutdown_wait_time")
+    def _time_to_save(self) -> float:
+        return 20.0                                     # of task.SAVE_SECONDS
 
     @default("kernel_spec_manager")
     def _none_but_our_own(self) -> KernelSpecManager:
@@ -126,9 +134,9 @@ def execute(path: Path, target: Path, parameters: dict[str, Any], timeout_s: flo
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise cannot_write(target, error) from error
         said = f"{type(error).__name__}: {error}"
-    if not target.exists():
-        return said
-    nb = nbformat.read(target, as_version=4)
+    nb = executed(target)
+    if nb is None:
+        return said or "it was not executed"
     if nb.metadata.get("papermill", {}).get("exception"):
         cell = next(cell for cell in nb.cells if cell.metadata.get("papermill", {}).get("exception"))
         errors = [f"{output.ename}: {output.evalue}" for output in cell.outputs if output.output_type == "error"]
@@ -139,12 +147,24 @@ def execute(path: Path, target: Path, parameters: dict[str, Any], timeout_s: flo
     return said
 
 
-def digest(paths) -> str:
-    """Of the content of files, in their order."""
+def executed(path: Path) -> NotebookNode | None:
+    """The notebook that was executed there; None where there is none, or only a part of it: papermill writes it as it goes."""
+    with suppress(OSError, ValueError, AttributeError, nbformat.ValidationError):
+        return nbformat.read(path, as_version=4)
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Of the names and the content of files."""
     found = hashlib.sha256()
-    for path in paths:
-        found.update(path.name.encode() + path.read_bytes())
+    for path in sorted(paths):
+        with suppress(OSError):
+            found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:16]
+
+
+def short(content: Any) -> str:
+    """A hash of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +174,7 @@ class NotebookJob:
     parameters: dict[str, Any] = field(default_factory=dict)
     reads: str = ""                                                # what the store held, for one that shows that
     timeout_s: float = 1800                                        # of a cell
+    again: str = ""                                                # found only if it ran through in the batch of this name
     noun: ClassVar[str] = "notebook"
 
     @cached_property
@@ -162,19 +183,21 @@ class NotebookJob:
 
     @cached_property
     def record(self) -> dict:
-        """What decides what the notebook shows: its cells, its parameters, the package, the tables beside it."""
-        package, cells = Path(__file__).parent, [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in self.lesson.nb.cells]
+        """What decides what the notebook shows: its cells, its parameters, the package, the files beside it, the libraries, the device."""
+        here, package = Path(self.notebook).parent, Path(__file__).parent
+        cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in self.lesson.nb.cells]
+        beside = [path for path in here.glob("[!.]*") if path.is_file() and path.suffix != ".ipynb"]
         return {"notebook": self.lesson.name, "parameters": self.parameters, "reads": self.reads,
-                "cells": hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16],
-                "package": digest(sorted([*package.rglob("*.py"), *package.rglob("*.csv")])),
-                "figures": digest(sorted(Path(self.notebook).parents[1].glob("figures/*.csv"))),
-                "device": Machine().torch_device().type, "python": platform.python_version(), "torch": torch.__version__}
+                "cells": short(cells),
+                "package": digest([*package.rglob("*.py"), *package.rglob("*.csv")]),
+                "beside": digest([*beside, *here.parent.glob("figures/*.csv")]),
+                "device": Machine().torch_device().type, "python": platform.python_version(),
+                "libraries": {name: version(name) for name in LIBRARIES}}
 
     @cached_property
     def name(self) -> str:
-        """A short name that differs for jobs that differ."""
-        key = hashlib.sha256(json.dumps(self.record, sort_keys=True).encode()).hexdigest()[:10]
-        return f"{self.lesson.name}-{key}"
+        """A short name, the same on every machine."""
+        return f"{self.lesson.name}-{short([self.parameters, self.reads])}"
 
     @property
     def said(self) -> str:
@@ -184,7 +207,7 @@ class NotebookJob:
     @property
     def kind(self) -> str:
         """What takes equally long has the same one."""
-        return self.name
+        return self.notebook
 
     @property
     def values(self) -> dict[str, Any]:
@@ -192,22 +215,31 @@ class NotebookJob:
         return asdict(self)
 
     def place(self, known: dict | None = None, machine: Machine | None = None) -> Path:
-        """The folder in the store."""
-        return store() / "notebooks" / self.name
+        """The folder in the store, a function of everything that decides what it shows."""
+        return store() / "notebooks" / f"{self.lesson.name}-{short(self.record)}"
+
+    def finished(self, path: Path) -> bool:
+        """Has it run through, in the folder `path`?"""
+        with suppress(InputError):
+            return (result := Run(path).result) is not None and self.again in ("", result.get("again"))
+        return False
 
     def seconds(self, known: dict | None = None, machine: Machine | None = None) -> float:
         """About how long it takes: what it said when its outputs were last written."""
-        return sum(self.lesson.plan)
+        return max(1.0, sum(self.lesson.plan))
 
     def do(self, known: dict | None = None, machine: Machine | None = None) -> None:
         """Run it. NotebookFailed where it does not run through."""
         path, begin, cell = self.place(), time.monotonic(), 0
         path.mkdir(parents=True, exist_ok=True)
+        for name in ("result.json", "progress.json", "notebook.ipynb"):         # of an earlier attempt
+            (path / name).unlink(missing_ok=True)
         write_json(path / "config.json", self.record)
 
         def note(error: str = "") -> None:
-            write_json(path / "progress.json", {"cell": cell, "cells": len(self.lesson.plan) + bool(self.parameters),
-                                                "seconds": time.monotonic() - begin, "error": error})
+            with suppress(InputError):                  # for those who watch; a full disk will be said where it matters
+                write_json(path / "progress.json", {"cell": cell, "cells": len(self.lesson.plan) + bool(self.parameters),
+                                                    "seconds": time.monotonic() - begin, "error": error})
 
         def begins() -> None:
             nonlocal cell
@@ -219,4 +251,5 @@ class NotebookJob:
         note(error)
         if error:
             raise NotebookFailed(f"in cell {cell}: {error}")
-        write_json(path / "result.json", {"notebook": self.lesson.name, "cells": cell, "seconds": time.monotonic() - begin})
+        write_json(path / "result.json", {"notebook": self.lesson.name, "cells": cell, "seconds": time.monotonic() - begin,
+                                           "again": self.again})

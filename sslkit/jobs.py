@@ -16,7 +16,7 @@ from sslkit.errors import InputError
 from sslkit.folder import Progress
 from sslkit.methods import FixMatch, KDFixMatch, method_class
 from sslkit.recipes import CODE, Plan
-from sslkit.runs import Run, all_runs, run_path
+from sslkit.runs import Run, all_runs, has_result, run_path
 from sslkit.splits import split
 from sslkit.train import Config, Machine, set_up, take_step
 
@@ -92,6 +92,10 @@ class Job:
     def place(self, known: dict[tuple, SSLData], machine: Machine = Machine()) -> Path:
         """path() of the data it names; see opened()."""
         return self.path(self.opened(known), machine)
+
+    def finished(self, path: Path) -> bool:
+        """Is it finished, in the folder `path`?"""
+        return has_result(path)
 
     def do(self, known: dict[tuple, SSLData], machine: Machine = Machine()) -> None:
         """perform() on the data it names; see opened()."""

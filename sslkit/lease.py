@@ -66,6 +66,10 @@ class Lease:
         return self
 
     def __exit__(self, *_) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Before the end of the context, if need be."""
         self.ended.set()
         if self.taken and self._ours():
             with suppress(OSError):
@@ -97,8 +101,19 @@ class Lease:
             return True
         except FileExistsError:
             return False
+        except OSError:                                 # a file system without links: for one of us alone, but empty for a moment
+            return self._create_empty(new.read_text())
         finally:
             new.unlink()
+
+    def _create_empty(self, text: str) -> bool:
+        try:
+            file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            return False
+        with open(file, "w") as opened:
+            opened.write(text)
+        return True
 
     def _take_over(self) -> bool:
         """An expired lease, by a claim on that very one, which only one process can make."""

@@ -1,5 +1,6 @@
 """A lesson's notebook: found, read, its parameters checked, and cleaned to be committed with its outputs."""
 import ast
+import hashlib
 import itertools
 import os
 import re
@@ -34,14 +35,17 @@ class Lesson:
     cell: int = 0
     seconds: float = 0.0
     error: str = ""
+    exported: bool = False          # is there a page and an executed notebook of it?
     figures: list[tuple[str, str]] = field(default_factory=list)        # file name, what it shows
 
     def __post_init__(self) -> None:
         def seconds(node: NotebookNode, otherwise: float) -> float:
             return node.metadata.get("sslkit", {}).get("seconds", otherwise)
 
-        self.name = re.sub(r"[^\w.+-]+", "_", "-".join([self.path.stem, *(f"{name}-{value}" for name, value in self.point.items())])) \
-            if self.point else self.path.stem
+        self.name = "_".join([self.path.stem, *(f"{name}={value}" for name, value in self.point.items())])
+        plain_name = re.sub(r"[^\w.+=-]+", "-", self.name)[:100] if self.point else self.name
+        if plain_name != self.name:                     # two that differ must not become the same
+            self.name = f"{plain_name}_{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
         codes = [cell for cell in self.nb.cells if cell.cell_type == "code" and cell.source.strip()]
         known = [seconds(cell, 0) for cell in codes]
         rest = max(0, seconds(self.nb, SECONDS_UNKNOWN) - sum(known)) / max(1, len(codes))
@@ -124,7 +128,10 @@ def parameters_of(lesson: Lesson) -> dict[str, object]:
 def parse(name: str, text: str, default: object) -> object:
     """A parameter as typed, in the type of its default. Raises InputError where it has another."""
     try:
+        text.encode()
         value = ast.literal_eval(text)
+    except UnicodeEncodeError as error:
+        raise InputError(f"parameter {name} is no text: {text!r}") from error
     except (ValueError, SyntaxError):
         value = text
     if isinstance(default, str) and not isinstance(value, str):
@@ -144,15 +151,22 @@ def typed(given: Mapping[str, Sequence[str]], todo: list[Lesson]) -> dict[str, d
     require(every or not given, f"{', '.join(known)} takes no parameters")
     for name in given:
         choose("parameter", name, every)
-    return {lesson: {name: list(dict.fromkeys(parse(name, text, have[name]) for text in given[name])) for name in given if name in have}
-            for lesson, have in known.items()}
+    def distinct(name: str, default: object) -> list:
+        values = [parse(name, text, default) for text in given[name]]
+        return list({(type(value), value): value for value in values}.values())         # True is no 1
+
+    return {lesson: {name: distinct(name, have[name]) for name in given if name in have} for lesson, have in known.items()}
 
 
 def grid(lesson: Lesson, values: Mapping[str, list]) -> list[tuple[Lesson, dict[str, object]]]:
     """The lesson with each combination of the values, and these: itself where no parameter has several."""
     several = [name for name in values if len(values[name]) > 1]
     points = [dict(zip(values, point)) for point in itertools.product(*values.values())]
-    return [(read(lesson.path, {name: point[name] for name in several}) if several else lesson, point) for point in points]
+    found = [(read(lesson.path, {name: point[name] for name in several}) if several else lesson, point) for point in points]
+    for k, (one, _) in enumerate(found):                # a disk may not tell A from a
+        if any(other.name.casefold() == one.name.casefold() for other, _ in found[:k]):
+            one.name += f"_{k}"
+    return found
 
 
 def stripped(lesson: Lesson, nb: NotebookNode) -> str:

@@ -18,8 +18,12 @@ from sslkit import plots
 from sslkit.data import SSLData
 from sslkit.disk import write_atomically, write_json
 from sslkit.errors import Busy, require
+from sslkit.lease import Lease
 from sslkit.methods.base import Method
-from sslkit.runs import Run, Stopped, fit, record, run_path, store
+from sslkit.nets import Network
+from sslkit.recipes import Plan
+from sslkit.runs import Run, Stopped, run_path, store
+from sslkit.task import lease_of
 from sslkit.train import Config, Machine
 from sslkit.watch import at_work
 
@@ -67,30 +71,34 @@ class Live:
             self.shown.update(figure)
 
 
-def patient_fit(method: Method, data: SSLData, config: Config, live: Callable | None = None) -> Run:
-    """fit(), which waits while another process trains the same run: two notebooks may be open."""
-    waiting = False
-    while True:
-        try:
-            return fit(method, data, config, live=live)
-        except Busy as busy:
-            if not waiting:
-                print(f"{busy}: waiting for it", flush=True)
-            waiting = True
-            time.sleep(1)
+def patient(plan: Plan, data: SSLData, config: Config, live: Callable | None = None) -> Run:
+    """Train what is planned, or find it finished; while another process is at it, of this machine or another, wait: two notebooks may want
+    the same run. live: shown each Snapshot."""
+    path, waiting = run_path(plan.record(data, config.resolve(data, Machine().torch_device()))), False
+    shown = live and (lambda stage, steps, snap: live(snap))
+    while Run(path).result is None:
+        with Lease(lease_of(store(), path.name), str(path.absolute())) as mine:
+            if mine.taken:
+                with suppress(Busy):                  # a process without a lease, as of the command line
+                    return plan(data, config, live=shown)
+        if not waiting:
+            print("another process trains this run: waiting for it", flush=True)
+        waiting = True
+        time.sleep(1)
+    return Run(path)
 
 
-def fit_once(method: Method, data: SSLData, config: Config = Config()) -> Run:
+def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: Network | None = None) -> Run:
     """The finished run of these settings: from the store where some lesson has trained it before, else trained now, live.
 
-    Interrupting the kernel stops it; the same cell then goes on where it stopped.
+    initial: a trained network to begin from. Interrupting the kernel stops it; the same cell then goes on where it stopped.
     """
     resolved = config.resolve(data, Machine().torch_device())
     name = type(method).__name__
-    run = Run(run_path(record(method, data, resolved)))
-    known = run.result is not None
+    plan = Plan(method, initial=initial)
+    known = Run(run_path(plan.record(data, resolved))).result is not None
     try:
-        run = patient_fit(method, data, config, Live(resolved.steps, name))
+        run = patient(plan, data, config, Live(resolved.steps, name))
     except Stopped as stop:
         print(f"{stop}: run the cell again")
         raise
@@ -99,14 +107,16 @@ def fit_once(method: Method, data: SSLData, config: Config = Config()) -> Run:
     return run
 
 
-def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Hashable, Run]:
-    """The finished run of each job (method, data, config), in turn; those in the store are found, not trained again.
+def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
+    """The finished run of each job (method, data, config, perhaps the network to begin from), in turn; those in the store are found, not
+    trained again.
 
     Interrupting the kernel keeps what is finished and where the run in progress stands: the same cell then goes on.
     """
     runs, trained, begin, told, shown = {}, 0, time.monotonic(), time.monotonic(), None
-    for k, (key, (method, data, config)) in enumerate(jobs.items(), 1):
-        path = run_path(record(method, data, config.resolve(data, Machine().torch_device())))
+    for k, (key, (method, data, config, *initial)) in enumerate(jobs.items(), 1):
+        plan = Plan(method, initial=initial[0] if initial else None)
+        path = run_path(plan.record(data, config.resolve(data, Machine().torch_device())))
         known = Run(path).result is not None
         now = time.monotonic()
         line = f"run {k} of {len(jobs)}: {key}" + (f", about {(now - begin) / trained * (len(jobs) - k + 1):.0f} s left" if trained else "")
@@ -118,7 +128,7 @@ def fit_all(jobs: Mapping[Hashable, tuple[Method, SSLData, Config]]) -> dict[Has
             print(line, flush=True)
             told = now
         try:
-            runs[key] = patient_fit(method, data, config)
+            runs[key] = patient(plan, data, config)
         except Stopped as stop:
             print(f"{stop}; {k - 1} of {len(jobs)} runs are finished: run the cell again")
             raise

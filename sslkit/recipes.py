@@ -41,18 +41,22 @@ Live = Callable[[str, int, Snapshot], None]            # the stage, its steps, w
 class Plan:
     """A method, and the recipe around it, if any: whatever is trained has a record and is trained by a call.
 
-    options: of the recipe's function, but `outer_config` is resolved already. InputError and the rest as fit() and the recipes raise them.
+    options: of the recipe's function, but `outer_config` is resolved already. initial: see fit(); for a method without a recipe. InputError
+    and the rest as fit() and the recipes raise them.
     """
     method: Method
     recipe: Literal["", "kd-fixmatch", "hdl"] = ""
     options: dict[str, Any] = field(default_factory=dict)
+    initial: Network | None = None
 
     def record(self, data: SSLData, config: Config) -> dict:
         """config.json of what would be trained; the configuration is resolved."""
         if self.recipe == "kd-fixmatch":
             given = {"outer": FixMatch(), "outer_config": config} | self.options
             return kd_fixmatch_record(data, config, given.pop("outer"), self.method, given.pop("outer_config"), **given)
-        return hdl_record(self.method, data, config, **self.options) if self.recipe else record(self.method, data, config)
+        if self.recipe:
+            return hdl_record(self.method, data, config, **self.options)
+        return record(self.method, data, config, self.initial)
 
     def __call__(self, data: SSLData, config: Config, machine: Machine = Machine(), *, out: str | Path | None = None,
                  live: Live | None = None, progress: Progress | None = None) -> Run:
@@ -62,7 +66,7 @@ class Plan:
         if self.recipe:
             return hdl_on(self.method, data, config, machine, **self.options, out=out, live=live, progress=progress)
         steps = config.resolve(data, machine.torch_device()).steps
-        return fit(self.method, data, config, machine, out=out, live=live and partial(live, "", steps))
+        return fit(self.method, data, config, machine, out=out, live=live and partial(live, "", steps), initial=self.initial)
 
 
 def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, outer: FixMatch | Run | None = None,
@@ -103,8 +107,8 @@ def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Mac
     return whole
 
 
-def kd_fixmatch_record(data: SSLData, config: Config, outer: FixMatch | Run, inner: KDFixMatch, outer_config: Config, tau_select: float,
-                       clustering: str, matching: str) -> dict:
+def kd_fixmatch_record(data: SSLData, config: Config, outer: FixMatch | Run, inner: KDFixMatch, outer_config: Config,
+                       tau_select: float = 0.8, clustering: str = "dec", matching: str = "centers") -> dict:
     """config.json of the recipe; the configurations are resolved. InputError for what cannot be used."""
     in_unit(tau_select=tau_select)
     choose("clustering", clustering, CLUSTERINGS)
@@ -186,7 +190,7 @@ def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Ma
     return whole
 
 
-def hdl_record(method: Method, data: SSLData, config: Config, k: int | str, mode: str, metric: str) -> dict:
+def hdl_record(method: Method, data: SSLData, config: Config, k: int | str = "auto", mode: str = "layer", metric: str = "cosine") -> dict:
     """config.json of the recipe; the configuration is resolved. InputError for what cannot be used."""
     choose("mode", mode, get_args(Mode))
     choose("metric", metric, get_args(Metric))

@@ -88,6 +88,7 @@ def export(lesson: Lesson, nb: NotebookNode, out: Path) -> None:
         path.unlink()
     page, _ = HTMLExporter().from_notebook_node(nb, resources={"metadata": {"name": lesson.title}})
     put(out / f"{lesson.name}.html", page)
+    lesson.exported = True
 
 
 @cache
@@ -121,7 +122,7 @@ def finished_runs() -> Iterator[tuple[str, ...]]:
 def card(lesson: Lesson) -> str:
     """A lesson: what it asks, how it went, its figures."""
     name, links, figures, error = quote(lesson.name), "", "", ""
-    if lesson.state in ("finished", "failed", "stopped"):
+    if lesson.exported:
         links = (f'<p><a href="{name}.html">Read the lesson</a> · '
                  f'<a href="notebooks/{name}.ipynb">executed notebook</a></p>')
     for number, (file, shows) in enumerate(lesson.figures, 1):

@@ -193,6 +193,13 @@ class Run:
         write_atomically(self.path / "checkpoint.pt", write)
 
 
+def has_result(path: Path) -> bool:
+    """Is the run finished? One whose result cannot be read is made again."""
+    with suppress(InputError):
+        return Run(path).result is not None
+    return False
+
+
 def all_runs(folder: Path | None = None) -> list[Run]:
     """The runs of a store, newest first."""
     runs = [Run(path.parent) for path in (folder or store()).glob("*/config.json")]

@@ -13,8 +13,8 @@ from sslkit.hdl import one_shot
 from sslkit.labelers import cluster_agree, confident
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
 from sslkit.metrics import by_class, label_quality, precision_curve
-from sslkit.notebook import fit_all
-from sslkit.recipes import hdl_on, labels_found
+from sslkit.notebook import fit_all, patient
+from sslkit.recipes import Plan, labels_found
 from sslkit.records import PseudoLabels
 from sslkit.runs import Run
 from sslkit.splits import split
@@ -187,7 +187,7 @@ def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequenc
     rows = []
     for imbalance, seed, method in itertools.product(imbalances, seeds, HDL_BASES):
         data = split(load("digits"), labels, seed, imbalance=imbalance)
-        run = hdl_on(method(), data, Config(seed=seed, steps=steps))
+        run = patient(Plan(method(), "hdl"), data, Config(seed=seed, steps=steps))
         p, features = predict(Run(run.path / "base").network(), data.images, data)
         found = labels_found(run)
         k = found["info"]["k"]

@@ -65,7 +65,7 @@ def perform(spec: dict) -> dict:
     from sslkit.errors import Busy
     from sslkit.jobs import Job
     from sslkit.lease import Lease
-    from sslkit.runs import Run, Stopped, store
+    from sslkit.runs import Stopped, store
     from sslkit.train import Machine
 
     if spec["kind"] == "notebook":                      # what it needs is slow to import
@@ -81,7 +81,7 @@ def perform(spec: dict) -> dict:
             if not lease.taken:
                 return {"state": "elsewhere", "run": where}
             aside = set_aside(path)
-            there = Run(path).result is not None
+            there = job.finished(path)
             if not there:
                 job.do(known, machine)
             (failures(folder) / f"{job.name}.json").unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from sslkit.disk import is_locked
 from sslkit.errors import InputError
 from sslkit.lease import content, held
-from sslkit.runs import Run, store
+from sslkit.runs import Run, has_result, store
 from sslkit.task import failures
 
 
@@ -22,13 +22,6 @@ def at(path: Path) -> str:
         stage = f"{newest.parent.name} " if newest.parent != path else ""
         return f"{stage}step {last['step']:,} of {steps:,}  test {last['test_acc']:.1%}"
     return "begins"
-
-
-def has_result(path: Path) -> bool:
-    """Is the run finished? One whose result cannot be read is made again."""
-    with suppress(InputError):
-        return Run(path).result is not None
-    return False
 
 
 def busy(path: Path) -> bool:
@@ -59,16 +52,17 @@ def at_work(folder: Path, height: int = 1000) -> list[str]:
     for path in (folder / "leases").glob("[!.]*"):
         with suppress(OSError):
             if held(path):
-                mine.add(content(path).get("run"))
+                mine.add(str(Path(content(path).get("run", "")).resolve()))
     lines, finished = [], 0
     for path in sorted(file.parent for file in (*folder.glob("*/config.json"), *folder.glob("notebooks/*/config.json"))):
         if (path / "result.json").exists():
             finished += 1
-        elif str(path.absolute()) in mine or busy(path):
+        elif str(path.resolve()) in mine or busy(path):
             with suppress(InputError, KeyError, TypeError):
                 config = Run(path).config
                 if "notebook" in config:
-                    lines.append(f"  {config['notebook']:16} {at(path)}")
+                    values = "".join(f" {name} {value}" for name, value in config["parameters"].items())
+                    lines.append(f"  {config['notebook']:22}{values}  {at(path)}")
                     continue
                 data = f"{config['data']['name']} {config['data']['labels']}"
                 lines.append(f"  {config['method']:16} {data} seed {config['train']['seed']}  {at(path)}")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from sslkit import batch, lesson, report
+from sslkit import batch, lesson, report, watch
 from sslkit.errors import InputError
 from sslkit.execute import NotebookJob, execute
 
@@ -179,13 +179,13 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
     lines = said(parameters={"seed": ["0", "1", "1"], "lr": "1"})
     assert len(lines) == 4 and not any("found" in line for line in lines)
     texts = {path.stem: outputs(path) for path in Path("report/notebooks").iterdir()}
-    assert texts == {"00_a-seed-0": "0 1.0\n", "00_a-seed-1": "1 1.0\n", "01_b": "once\n", "90_simmatch_tables": "the store\n"}
-    assert (Path("report/figures") / "00_a-seed-1-01.png").exists() and "A: seed 1" in Path("report/index.html").read_text()
+    assert texts == {"00_a_seed=0": "0 1.0\n", "00_a_seed=1": "1 1.0\n", "01_b": "once\n", "90_simmatch_tables": "the store\n"}
+    assert (Path("report/figures") / "00_a_seed=1-01.png").exists() and "A: seed 1" in Path("report/index.html").read_text()
 
     write(project, "01_b", "print('another')")
     lines = said(parameters={"seed": ["0", "2"], "lr": "1"}, out="second")
     assert ["found" in line for line in sorted(lines)] == [True, False, False, True], "another parameter, another source"
-    assert outputs(Path("second/notebooks/00_a-seed-0.ipynb")) == "0 1.0\n"
+    assert outputs(Path("second/notebooks/00_a_seed=0.ipynb")) == "0 1.0\n"
     assert outputs(Path("second/notebooks/01_b.ipynb")) == "another\n"
     assert "found in the store" in Path("second/index.html").read_text()
     assert not any("found" in line for line in said(["01"], again=True))
@@ -197,6 +197,59 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
         (project.parent / "store" / "x" / f"{name}.json").write_text(json.dumps(content))
     job = NotebookJob(str(project / "90_simmatch_tables.ipynb"), reads=before)
     assert job.place().exists() and not replace(job, reads=batch.held_by_the_store()).place().exists(), "what shows the store runs again"
+
+
+def test_every_point_of_a_grid_has_a_name_of_its_own(project):
+    path = write(project, "00_a", ("t = None\nb = 1", "parameters"))
+    texts = ["a b", "a/b", "A", "a", "x" * 300, "y" * 300, "1", "True", "1.0", "-1", "None", "'q\"'", "ä"]
+    values = lesson.typed({"t": texts}, [lesson.read(path)])["00_a"]
+    assert len(values["t"]) == len(texts), "True is no 1"
+    names = [one.name for one, _ in lesson.grid(lesson.read(path), values)]
+    assert len({name.casefold() for name in names}) == len(texts) and all(len(name) < 120 for name in names)
+    assert "00_a_t=A" in names and "00_a_t=-1" in names and not any(set(name) & set('/ "\'') for name in names)
+    with pytest.raises(InputError, match="parameter t is no text"):
+        lesson.typed({"t": ["\udcff"]}, [lesson.read(path)])
+
+
+def test_a_lesson_without_code_and_an_executed_notebook_that_is_cut_off(project, monkeypatch, tmp_path):
+    path = write(project, "00_text", "# only text")
+    assert NotebookJob(str(path)).seconds() == 1, "the time left divides by it"
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "notebook.ipynb").write_text(path.read_text()[:100])
+    (tmp_path / "x" / "progress.json").write_text('{"cell": 3, "cells": 4, "seconds": 2.0, "error": ""}')
+    one = lesson.read(path)
+    one.state, one.error = "failed", "its process was killed by SIGKILL"
+    here = batch.Report(tmp_path / "out", [one], "sslkit reproduce")
+    here.collect(one, tmp_path / "x")
+    here.show()
+    assert one.status == "failed in cell 3: its process was killed by SIGKILL" and not one.exported
+    assert "00_text.html" not in (tmp_path / "out" / "index.html").read_text(), "no link that leads nowhere"
+
+
+def test_a_lesson_that_failed_and_was_corrected(project):
+    store = project.parent / "store"
+    write(project, "00_a", "1 / 0")
+    assert not batch.reproduce(stream=io.StringIO())
+    job = NotebookJob(str(project / "00_a.ipynb"))
+    before = (job.place() / "progress.json").read_bytes()
+    with pytest.raises(InputError, match="cannot be reached"):
+        batch.reproduce(again=True, scheduler="tcp://127.0.0.1:9", stream=io.StringIO())
+    assert (job.place() / "progress.json").read_bytes() == before, "nothing is taken away before anything runs"
+    assert watch.at_work(store) == ["0 running, 0 finished, 1 failed"]
+    write(project, "00_a", "1 / 1")
+    assert batch.reproduce(stream=io.StringIO())
+    assert watch.at_work(store) == ["0 running, 1 finished, 0 failed"]
+
+
+@pytest.mark.slow
+def test_two_batches_of_lessons_share_one_store_and_its_runs(project):
+    program = lessons_that_train(project.parent)
+    write(project, "03_too", "print('begins')", TRAINS.format(seed=0))
+    said = [ended(process) for process in [run_of(program), run_of(program)]]
+    assert all("4 of 4 lessons finished" in one for one in said)
+    assert len(list((project.parent / "store").glob("*/result.json"))) == 3, "two lessons want the same run"
+    for name in ("00_trains", "01_trains", "02_trains", "03_too"):
+        assert sorted("found in the store" in re.search(f"^{name}  .*$", one, re.M)[0] for one in said) == [False, True], "one runs it"
 
 
 def test_parameters_where_there_are_none_or_two_cells(project):
@@ -417,7 +470,7 @@ def test_a_batch_of_lessons_that_is_killed_goes_on(project, seconds, undisturbed
     begin = time.monotonic()
     while kernels(store) and time.monotonic() - begin < 30:
         time.sleep(.2)
-    assert not kernels(store) and not list((store / "leases").iterdir()), "nothing is left behind"
+    assert not kernels(store) and not list((store / "leases").glob("0*")), "nothing is left behind"
 
 
 def ended(process: subprocess.Popen) -> str:

@@ -1,6 +1,7 @@
 """The batch engine with real processes: killed batches, dead workers, full disks; nothing is lost, nothing done twice."""
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from sslkit.jobs import Job
 from sslkit.lease import Lease
 from sslkit.runs import Run
 from sslkit.task import lease_of
+from sslkit.work import work
 
 SMALL = {"batch_size": 16, "mu": 2, "eval_every": 10}
 JOBS = [Job(method, "digits", 20, seed, steps, train=SMALL) for method, steps, seed in (
@@ -169,8 +172,51 @@ def test_ctrl_c_saves_what_runs(program, tmp_path):
     assert process.returncode != 0 and "stopping: what runs is being saved" in err
     saved = list((tmp_path / "store").glob("*/checkpoint.pt"))
     assert len(saved) == 2 and not list((tmp_path / "store").glob("*/result.json"))
-    assert not list((tmp_path / "store" / "leases").iterdir()) and not list((tmp_path / "store").glob(".stop-*"))
+    assert not list((tmp_path / "store" / "leases").iterdir())
     alone()
+
+
+@pytest.mark.parametrize("gap", [0, 0.02, 0.3])
+def test_sigterm_to_a_run_and_its_worker_together_loses_nothing(tmp_path, gap):
+    """As a cluster ends a job: the run gets the signal, and its worker, which dies of it, closes the run's input."""
+    job = Job("supervised", "digits", 20, 0, 30_000, train=SMALL)
+    child = subprocess.Popen([sys.executable, "-m", "sslkit.task"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                             env=os.environ | {"SSLKIT_RUNS": str(tmp_path)})
+    child.stdin.write(json.dumps({"kind": "run", "job": job.values, "threads": 1}) + "\n")
+    child.stdin.flush()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not list(tmp_path.glob("*/metrics.jsonl")):
+        time.sleep(0.05)
+    child.terminate()
+    time.sleep(gap)
+    child.stdin.close()
+    assert json.loads(child.stdout.read())["state"] == "stopped" and child.wait(timeout=60) == 0
+    child.stdout.close()
+    assert len(list(tmp_path.glob("*/checkpoint.pt"))) == 1 and not list((tmp_path / "leases").iterdir())
+
+
+def test_a_worker_that_does_not_see_the_store_and_one_without_sslkit_are_said(tmp_path, monkeypatch):
+    outcome = work({"batch": str(tmp_path / "leases" / "batch-x")})
+    assert outcome["state"] == "blind"
+
+    class Future:
+        def cancelled(self):
+            return False
+
+        def result(self):
+            if isinstance(self.said, dict):
+                return self.said
+            raise self.said
+
+    future, client = Future(), SimpleNamespace(status="running")
+    future.said = outcome
+    with pytest.raises(InputError, match=f"a worker on {platform.node()} does not see the store .*: it has to be the same folder"):
+        engine.answer(future, client)
+    future.said = RuntimeError("Error during deserialization of the task graph. This frequently occurs if ...")
+    with pytest.raises(InputError, match="the scheduler or a worker has no sslkit"):
+        engine.answer(future, client)
+    future.said = RuntimeError("anything else")
+    assert engine.answer(future, client) == {"state": "died", "error": "anything else"}
 
 
 def test_a_failed_run_is_kept_with_its_error_and_a_damaged_result_set_aside(program, tmp_path):
@@ -301,9 +347,24 @@ def test_the_overview_tells_what_runs(tmp_path):
     assert len(many) == 23 and "and 9 more" in many[-1]
 
 
+def test_as_many_workers_as_cores_and_memory_allow(monkeypatch):
+    monkeypatch.setattr(engine.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(engine.torch, "get_num_threads", lambda: 8)
+    free = 100e9
+    assert engine.shape(100) == (8, 1) and engine.shape(3) == (3, 2) and engine.shape(1) == (1, 8) and engine.shape(9, workers=2) == (2, 4)
+    free = 5e9
+    assert engine.shape(100) == (3, 2), "1.5 GB for each"
+    free = 1e8
+    assert engine.shape(100) == (1, 8)
+    monkeypatch.setattr(engine.torch, "get_num_threads", lambda: 1)
+    assert engine.shape(1) == (1, 1), "whoever sets OMP_NUM_THREADS wants no more"
+
+
 def test_a_worker_sees_one_gpu(monkeypatch):
     monkeypatch.setattr(engine.torch.cuda, "device_count", lambda: 2)
-    assert engine.shape(10) == (2, engine.shape(10)[1]) and engine.shape(1)[0] == 1 and engine.shape(10, workers=4)[0] == 4
+    assert engine.shape(10)[0] == 2 and engine.shape(1)[0] == 1 and engine.shape(10, workers=4)[0] == 4
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert engine.sees(3) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "0"}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f")
@@ -344,15 +405,15 @@ def test_an_estimate_counts_runs_and_stages_and_shares_them_among_workers(monkey
 def test_time_left_is_what_was_planned_at_the_pace_of_what_is_done():
     now = time.monotonic()
     doing = [engine.Doing(FEW[0], Path("x"), state, planned=planned) for state, planned in (
-        ("found", 50), ("waiting", 10), ("waiting", 30), ("elsewhere", 20), ("failed", 40))]
+        ("found", 50), ("waiting", 10), ("waiting", 12), ("elsewhere", 12), ("failed", 40))]
     batch = engine.Batch(doing, workers=2, timed=True)
-    assert batch.left == (10 + 30 + 20) / 2
+    assert batch.left == (10 + 12 + 12) / 2
     doing[1].state, doing[1].began = "running", now - 4
-    assert batch.left == pytest.approx((6 + 30 + 20) / 2, abs=.1)
-    doing[1].state, doing[1].took, doing[2].state, doing[2].began = "done", 20, "running", now - 40
-    assert batch.left == pytest.approx((20 + 40) / 2, abs=.1), "twice as slow as planned"
+    assert batch.left == pytest.approx((6 + 12 + 12) / 2, abs=.1)
+    doing[1].state, doing[1].took, doing[2].state, doing[2].began = "done", 20, "running", now
+    assert batch.left == pytest.approx((24 + 24) / 2, abs=.1), "twice as slow as planned"
     doing[2].began = now - 100
-    assert batch.left == pytest.approx(40 / 2, abs=.1), "one that takes longer does not make the others shorter"
+    assert batch.left == pytest.approx(24, abs=.1), "one that takes longer does not make the others shorter, and one alone is not shared"
     batch = engine.Batch([engine.Doing(FEW[0], Path("x")), engine.Doing(FEW[1], Path("x"))])
     assert batch.left is None, "nothing was planned, nothing is done"
     batch.doing[0].state, batch.doing[0].took = "done", 7

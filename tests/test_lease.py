@@ -27,6 +27,16 @@ def test_one_holds_it_and_gives_it_back(tmp_path):
     assert not held(path) and not path.exists() and not list(path.parent.iterdir())
 
 
+def test_where_there_are_no_links(tmp_path, monkeypatch):
+    def link(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with Lease(tmp_path / "run", "x") as mine, Lease(tmp_path / "run") as other:
+        assert mine.taken and not other.taken and lease.content(tmp_path / "run")["run"] == "x"
+    assert not list(tmp_path.iterdir())
+
+
 def test_it_is_kept_while_its_owner_works(tmp_path):
     with Lease(tmp_path / "run"):
         time.sleep(2.2)

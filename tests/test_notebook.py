@@ -1,6 +1,7 @@
 """What the lessons share, and the lessons' own shape: short cells, one for parameters, no trace of a machine."""
 import json
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit import notebook
+from sslkit import notebook, recipes
 from sslkit.errors import InputError
-from sslkit.methods import FixMatch, SimMatch
+from sslkit.methods import FixMatch, SimMatch, Supervised
 from sslkit.plots import Figure
-from sslkit.runs import Run, Stopped, store
+from sslkit.runs import Run, Stopped, record, run_path, store
 from sslkit.scales import SCALES
 from sslkit.train import Config
 
@@ -101,20 +102,20 @@ def test_fit_once_trains_once(digits, runs, capsys):
 def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits, runs, capsys, monkeypatch):
     jobs = {(alpha, seed): (SimMatch(alpha=alpha), digits, Config(seed=seed, steps=12, eval_every=6, batch_size=8, mu=2))
             for alpha in (0.5, 1.0) for seed in (0, 1)}
-    trained, fit = [], notebook.fit
+    trained, fit = [], recipes.fit
 
-    def interrupted(method, data, config, live=None):
+    def interrupted(method, data, config, *others, **more):
         if len(trained) == 2:
             stopped = Run("somewhere")
             raise Stopped(stopped, 6, 12)
         trained.append((method.alpha, config.seed))
         return fit(method, data, config)
 
-    monkeypatch.setattr(notebook, "fit", interrupted)
+    monkeypatch.setattr(recipes, "fit", interrupted)
     with pytest.raises(Stopped):
         notebook.fit_all(jobs)
     assert "2 of 4 runs are finished: run the cell again" in capsys.readouterr().out
-    monkeypatch.setattr(notebook, "fit", fit)
+    monkeypatch.setattr(recipes, "fit", fit)
     found = notebook.fit_all(jobs)
     assert capsys.readouterr().out == "4 runs: 2 trained, 2 found in the store\n"
     assert list(found) == list(jobs)
@@ -122,6 +123,33 @@ def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits,
     monkeypatch.delenv("SSLKIT_HEADLESS")
     monkeypatch.setattr(notebook, "display", lambda *data, **options: pytest.fail("there is nothing to train"))
     notebook.fit_all(jobs)
+
+
+def test_what_another_machine_trains_is_waited_for(digits, runs, capsys, monkeypatch):
+    config = Config(steps=12, eval_every=6, batch_size=8, mu=2)
+    path = run_path(record(Supervised(), digits, config.resolve(digits, torch.device("cpu"))))
+    (runs / "leases").mkdir(parents=True)
+    lease = runs / "leases" / path.name
+    lease.write_text(json.dumps({"token": "t", "host": "elsewhere", "pid": 1}))
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            assert Run(path).config is None, "nothing is trained meanwhile"
+            lease.unlink()
+
+    monkeypatch.setattr(notebook, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    run = notebook.fit_once(Supervised(), digits, config)
+    assert len(pauses) == 3 and run.result and capsys.readouterr().out.count("another process trains this run: waiting for it") == 1
+    assert not list((runs / "leases").iterdir())
+
+
+def test_lessons_train_by_what_waits_for_others():
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb")):
+        cells = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        found = re.findall(r"(?<![\w.])(?:fit|hdl_on|kd_fixmatch)\(", "\n".join("".join(source) for source in cells))
+        assert not found, f"{path.name} calls {found}: fit_once() and fit_all() bear another lesson that trains the same run"
 
 
 def test_a_kept_table_reads_back(tmp_path, monkeypatch):
