@@ -168,8 +168,8 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
     for readers in (False, True):                       # what only shows the store comes when the others are through
         part = [(lesson, values) for lesson, values in todo if (lesson.path.stem in NOTEBOOKS.values()) is readers]
         reads = held_by_the_store() if readers else ""
-        own = workers or (1 if refresh and scheduler is None else None)         # none waits for another's runs: its time is its own
-        good &= not part or run(part, report, reads, timeout_s, again or refresh, refresh, scheduler, own, stream)
+        at_a_time = workers or (1 if refresh and scheduler is None else None)   # none waits for another's runs: the time is its own
+        good &= not part or run(part, report, reads, timeout_s, again or refresh, refresh, scheduler, at_a_time, stream)
     report.tabulate()
     report.show()
     through = sum(lesson.state == "finished" for lesson in report.lessons)
@@ -206,7 +206,7 @@ def run(part: list[tuple[Lesson, dict]], report: Report, reads: str, timeout_s: 
     try:
         batch = run_batch(list(jobs), scheduler=scheduler, workers=workers, told=told, stream=stream)
     except BaseException as error:
-        with suppress(Exception if not isinstance(error, KeyboardInterrupt) else ()):           # the first error is the one to be said
+        with suppress(Exception):                       # the first error is the one to be said
             for lesson in jobs.values():
                 if lesson.state == "running":
                     lesson.state = "stopped"

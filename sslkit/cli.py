@@ -87,7 +87,7 @@ def train(argv: list[str]) -> int:
         names = ", ".join(known)
         print(f"usage: sslkit train METHOD [FLAGS]\n\nmethods: {names}\n`sslkit train METHOD --help` explains its flags")
         return 0 if argv else 2
-    require(not argv[0].startswith("-"), f"name a method first: sslkit train {known[-1]} {argv[0]} ...")
+    require(not argv[0].startswith("-"), f"name a method first: sslkit train fixmatch {argv[0]} ...")
     staged = choose("method", argv[0], known) == "kd-fixmatch"
     kind = methods.KDFixMatch if staged else methods.method_class(argv[0])
     parser = Parser(prog=f"sslkit train {argv[0]}", description=RECIPE if staged else inspect.getdoc(kind))
@@ -192,6 +192,7 @@ def runs(argv: list[str]) -> int:
     from pathlib import Path
 
     from sslkit.runs import all_runs, store
+    from sslkit.watch import newest
 
     parser = Parser(prog="sslkit runs", description="What was run, newest first.")
     parser.add_argument("--store", metavar="DIR", help="where the runs lie (default: $SSLKIT_RUNS or runs/)")
@@ -206,10 +207,11 @@ def runs(argv: list[str]) -> int:
     rows = []
     for run in all_runs(folder):
         try:
-            config, result, metrics = run.config, run.result or {}, run.metrics
-            last = metrics[-1] if metrics else {}
+            config, result, now = run.config, run.result or {}, newest(run.path)
+            last, steps = (now.metrics or [{}])[-1], (config if result else now.config)["train"]["steps"]
             rows.append({"method": config["method"], "data": config["data"]["name"], "labels": config["data"]["labels"],
-                         "seed": config["train"]["seed"], "steps": config["train"]["steps"], "step": last.get("step", 0),
+                         "seed": config["train"]["seed"], "steps": steps, "step": steps if result else last.get("step", 0),
+                         "stage": "" if result or now.path == run.path else now.path.name,
                          "finished": bool(result), **{key: result.get(key, last.get(key)) for key in (
                              "test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds")}, "run": str(run.path)})
         except (InputError, KeyError, TypeError) as error:
@@ -224,7 +226,7 @@ def runs(argv: list[str]) -> int:
     percent = lambda v: "" if v is None else f"{v:.1%}"                         # noqa: E731
     table = [("method", "data", "labels", "seed", "steps", "test", "median 20", "seconds", "run")]
     for r in rows:
-        steps = f"{r['steps']:,}" if r["finished"] else f"{r['step']:,}/{r['steps']:,}"
+        steps = f"{r['steps']:,}" if r["finished"] else f"{r['stage']} {r['step']:,}/{r['steps']:,}".strip()
         seconds = "" if r["seconds"] is None else f"{r['seconds']:.0f}"
         table.append((r["method"], r["data"], f"{r['labels']:,}", str(r["seed"]), steps,
                       percent(r["test_acc"]), percent(r["test_acc_median20"]), seconds, r["run"]))

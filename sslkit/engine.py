@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import dask
@@ -64,7 +64,6 @@ class Doing:
 class Batch:
     """All jobs, in order, and the figures of the whole."""
     doing: list[Doing]
-    began: float = field(default_factory=time.monotonic)
     workers: int = 1
     timed: bool = False                  # was the time that they take planned?
 
@@ -200,7 +199,7 @@ def run_batch(jobs: Sequence[Job | NotebookJob], *, scheduler: str | None = None
             batch.timed, where = plan(todo, known, Machine(threads=threads)), f" with {threads} thread{'s' * (threads > 1)} each"
         else:
             workers, threads, where = hands(client), None, f" at {scheduler}"
-        batch.workers, batch.began = workers, time.monotonic()
+        batch.workers = workers
         about = f", about {clock(batch.left)}" if batch.left is not None else ""
         screen.say(f"{there}, {len(todo)} to do on {workers} worker{'s' * (workers != 1)}{where}{about}")
         for d in found:
@@ -241,7 +240,7 @@ def attend(batch: Batch, queue: list[Doing], client: Client, folder: Path, threa
     environment = {name: os.environ[name] for name in kept if name in os.environ} | {
         "SSLKIT_RUNS": str(folder), "SSLKIT_CODE": " ".join(code_version(*names)["hash"] for names in CODE_OF)}
     if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))     # dask sets all to 1
     futures: dict = {}
     elsewhere: list[Doing] = []
     shown = counted = -1e9

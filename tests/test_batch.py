@@ -19,6 +19,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from sslkit import batch, lesson, report, watch
 from sslkit.errors import InputError
 from sslkit.execute import NotebookJob, execute
+from sslkit.lease import Lease
+from sslkit.task import lease_of
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1)); plt.plot([0, 1]); plt.show()"
 
@@ -236,9 +238,14 @@ def test_a_lesson_that_failed_and_was_corrected(project):
         batch.reproduce(again=True, scheduler="tcp://127.0.0.1:9", stream=io.StringIO())
     assert (job.place() / "progress.json").read_bytes() == before, "nothing is taken away before anything runs"
     assert watch.at_work(store) == ["0 running, 0 finished, 1 failed"]
+    (job.place() / "progress.json").write_text('{"cell": 3, "cells": 4}')
+    (job.place() / "config.json").write_text(json.dumps(job.record | {"parameters": {"seed": 2}}))
+    with Lease(lease_of(store, job.name), str(job.place())):
+        head, line = watch.at_work(store)
+    assert head == "0 running, 0 finished, 1 failed, 1 notebook at work" and line.split() == "00_a seed 2 cell 3 of 4".split()
     write(project, "00_a", "1 / 1")
     assert batch.reproduce(stream=io.StringIO())
-    assert watch.at_work(store) == ["0 running, 1 finished, 0 failed"]
+    assert watch.at_work(store) == ["0 running, 0 finished, 0 failed"]
 
 
 @pytest.mark.slow
@@ -250,6 +257,38 @@ def test_two_batches_of_lessons_share_one_store_and_its_runs(project):
     assert len(list((project.parent / "store").glob("*/result.json"))) == 3, "two lessons want the same run"
     for name in ("00_trains", "01_trains", "02_trains", "03_too"):
         assert sorted("found in the store" in re.search(f"^{name}  .*$", one, re.M)[0] for one in said) == [False, True], "one runs it"
+
+
+@pytest.mark.slow
+def test_lessons_on_workers_started_by_hand(project):
+    write(project, "00_a", "import os\nprint('RUNS', os.environ['SSLKIT_RUNS'], os.getcwd())")
+    write(project, "01_b", "1 / 0")
+    (elsewhere := project.parent / "elsewhere").mkdir()
+    file = elsewhere / "scheduler.json"
+
+    def dask(*words):
+        return subprocess.Popen([sys.executable, "-m", "dask", *words], cwd=elsewhere, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                env=os.environ | {"SSLKIT_RUNS": str(elsewhere / "store")})
+
+    processes = [dask("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file)]
+    try:
+        while not file.exists():
+            time.sleep(.1)
+        address = json.loads(file.read_text())["address"]
+        processes += [dask("worker", address, "--nworkers", "1", "--nthreads", "1", "--no-dashboard") for _ in range(2)]
+        stream = io.StringIO()
+        assert not batch.reproduce(scheduler=address, stream=stream)
+        assert "01_b  failed in cell 1: ZeroDivisionError" in stream.getvalue() and f"at {address}" in stream.getvalue()
+        assert outputs(Path("report/notebooks/00_a.ipynb")) == f"RUNS {project.parent / 'store'} {project}\n"
+        assert not (elsewhere / "store").exists()
+        begin = time.monotonic()
+        while kernels(project.parent / "store") and time.monotonic() - begin < 20:
+            time.sleep(.2)
+        assert not kernels(project.parent / "store"), "nothing waits for another job"
+    finally:
+        for process in processes[::-1]:
+            process.terminate()
+            process.wait()
 
 
 def test_parameters_where_there_are_none_or_two_cells(project):

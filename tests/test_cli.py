@@ -483,6 +483,16 @@ def test_help_and_version(sslkit):
 
 # ---- sslkit runs
 
+def test_runs_tell_the_stage_of_an_unfinished_recipe(sslkit, runs, monkeypatch):
+    assert halt(["train", "supervised", "--hdl", *SHORT], monkeypatch) == 130
+    (row,) = (json.loads(line) for line in sslkit("runs", "--json")[1].splitlines())
+    assert (row["method"], row["stage"], row["step"], row["steps"], row["finished"]) == ("supervised+hdl", "base", 20, 30, False)
+    assert sslkit("runs")[1].splitlines()[1].split()[4:6] == ["base", "20/30"]
+    assert sslkit("train", "supervised", "--hdl", *SHORT, "--resume")[0] == 0
+    (row,) = (json.loads(line) for line in sslkit("runs", "--json")[1].splitlines())
+    assert (row["stage"], row["step"], row["steps"], row["finished"]) == ("", 30, 30, True)
+
+
 def test_runs_newest_first_with_the_unfinished(sslkit, runs, monkeypatch):
     assert sslkit("runs") == (0, f"no runs in {runs} yet; `sslkit train fixmatch` makes one\n", "")
     assert sslkit("runs", "--json") == (0, "", "")
