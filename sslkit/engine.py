@@ -257,7 +257,7 @@ def attend(batch: Batch, queue: list[Doing], client: Client, folder: Path, threa
                 batch.workers, counted = hands(client), time.monotonic()
             while queue and len(futures) < max(1, batch.workers):
                 d = queue.pop(0)
-                one = {**spec, "kind": d.job.noun, "job": d.job.values, "ahead": bool(queue)}
+                one = {**spec, "kind": d.job.noun, "job": d.job.values, "ahead": len(queue) >= max(1, batch.workers)}
                 futures[client.submit(work, one, key=f"{d.job.name}-{uuid.uuid4().hex[:6]}", pure=False)] = d
                 d.state, d.began = "running", time.monotonic()
                 say(screen, told(d))

@@ -169,36 +169,48 @@ def test_parameters_are_checked_before_anything_runs(project, given, message):
 
 
 def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_found(project):
+    store = project.parent / "store"
     write(project, "00_a", ("seed = 0\nlr = .5", "parameters"), "print(seed, lr)", FIGURE, title="A")
-    write(project, "01_b", "print('once')")
+    write(project, "01_b", "1 / 0")
     write(project, "90_simmatch_tables", "print('the store')")
 
-    def said(names=(), **more) -> list[str]:
+    def said(names=(), **more) -> dict[str, str]:
         stream = io.StringIO()
-        assert batch.reproduce(names, stream=stream, **more)
-        return [line for line in stream.getvalue().splitlines() if "  finished in " in line]
+        batch.reproduce(names, stream=stream, **more)
+        return dict(re.findall(r"^(\S+)  ((?:finished|failed) in .*)$", stream.getvalue(), re.M))
 
     lines = said(parameters={"seed": ["0", "1", "1"], "lr": "1"})
-    assert len(lines) == 4 and not any("found" in line for line in lines)
+    assert list(map(str, sorted(lines))) == ["00_a_seed=0", "00_a_seed=1", "01_b", "90_simmatch_tables"]
+    assert not any("found" in line for line in lines.values()) and lines["01_b"].startswith("failed in cell 1")
     texts = {path.stem: outputs(path) for path in Path("report/notebooks").iterdir()}
-    assert texts == {"00_a_seed=0": "0 1.0\n", "00_a_seed=1": "1 1.0\n", "01_b": "once\n", "90_simmatch_tables": "the store\n"}
+    assert texts == {"00_a_seed=0": "0 1.0\n", "00_a_seed=1": "1 1.0\n", "01_b": "", "90_simmatch_tables": "the store\n"}
     assert (Path("report/figures") / "00_a_seed=1-01.png").exists() and "A: seed 1" in Path("report/index.html").read_text()
 
-    write(project, "01_b", "print('another')")
-    lines = said(parameters={"seed": ["0", "2"], "lr": "1"}, out="second")
-    assert ["found" in line for line in sorted(lines)] == [True, False, False, True], "another parameter, another source"
-    assert outputs(Path("second/notebooks/00_a_seed=0.ipynb")) == "0 1.0\n"
-    assert outputs(Path("second/notebooks/01_b.ipynb")) == "another\n"
-    assert "found in the store" in Path("second/index.html").read_text()
-    assert not any("found" in line for line in said(["01"], again=True))
+    job, reader = NotebookJob(str(project / "01_b.ipynb")), NotebookJob(str(project / "90_simmatch_tables.ipynb"),
+                                                                       reads=batch.held_by_the_store())
+    assert reader.finished(reader.place()) and not replace(reader, again="x").finished(reader.place()), "--again"
+    before = (job.place() / "progress.json").read_bytes()
+    with pytest.raises(InputError, match="cannot be reached"):
+        batch.reproduce(again=True, scheduler="nonsense", stream=io.StringIO())
+    assert (job.place() / "progress.json").read_bytes() == before, "nothing is taken away before anything runs"
+    assert watch.at_work(store) == ["0 running, 0 finished, 1 failed"]
+    (job.place() / "config.json").write_text(json.dumps(job.record | {"parameters": {"seed": 2}}))
+    with Lease(lease_of(store, job.name), str(job.place())):
+        head, line = watch.at_work(store)
+    assert head == "0 running, 0 finished, 1 failed, 1 notebook at work" and line.split() == "01_b seed 2 cell 1 of 1".split()
 
-    before = batch.held_by_the_store()
-    (project.parent / "store" / "x").mkdir()
+    write(project, "01_b", "print('corrected')")
+    (store / "x").mkdir()
     config = {"method": "fixmatch", "arguments": {}, "data": {"labels": 20}, "train": {"seed": 0}}
     for name, content in (("config", config), ("result", {"test_acc": .9})):
-        (project.parent / "store" / "x" / f"{name}.json").write_text(json.dumps(content))
-    job = NotebookJob(str(project / "90_simmatch_tables.ipynb"), reads=before)
-    assert job.place().exists() and not replace(job, reads=batch.held_by_the_store()).place().exists(), "what shows the store runs again"
+        (store / "x" / f"{name}.json").write_text(json.dumps(content))
+    lines = said(parameters={"seed": ["0", "1"], "lr": "1"}, out="second")
+    assert {name for name, line in lines.items() if "found" in line} == {"00_a_seed=0", "00_a_seed=1"} and len(lines) == 4, (
+        "another source, and another store for what shows it")
+    assert outputs(Path("second/notebooks/00_a_seed=0.ipynb")) == "0 1.0\n"
+    assert outputs(Path("second/notebooks/01_b.ipynb")) == "corrected\n"
+    assert "found in the store" in Path("second/index.html").read_text()
+    assert watch.at_work(store) == ["0 running, 1 finished, 0 failed"]
 
 
 def test_every_point_of_a_grid_has_a_name_of_its_own(project):
@@ -226,26 +238,6 @@ def test_a_lesson_without_code_and_an_executed_notebook_that_is_cut_off(project,
     here.show()
     assert one.status == "failed in cell 3: its process was killed by SIGKILL" and not one.exported
     assert "00_text.html" not in (tmp_path / "out" / "index.html").read_text(), "no link that leads nowhere"
-
-
-def test_a_lesson_that_failed_and_was_corrected(project):
-    store = project.parent / "store"
-    write(project, "00_a", "1 / 0")
-    assert not batch.reproduce(stream=io.StringIO())
-    job = NotebookJob(str(project / "00_a.ipynb"))
-    before = (job.place() / "progress.json").read_bytes()
-    with pytest.raises(InputError, match="cannot be reached"):
-        batch.reproduce(again=True, scheduler="tcp://127.0.0.1:9", stream=io.StringIO())
-    assert (job.place() / "progress.json").read_bytes() == before, "nothing is taken away before anything runs"
-    assert watch.at_work(store) == ["0 running, 0 finished, 1 failed"]
-    (job.place() / "progress.json").write_text('{"cell": 3, "cells": 4}')
-    (job.place() / "config.json").write_text(json.dumps(job.record | {"parameters": {"seed": 2}}))
-    with Lease(lease_of(store, job.name), str(job.place())):
-        head, line = watch.at_work(store)
-    assert head == "0 running, 0 finished, 1 failed, 1 notebook at work" and line.split() == "00_a seed 2 cell 3 of 4".split()
-    write(project, "00_a", "1 / 1")
-    assert batch.reproduce(stream=io.StringIO())
-    assert watch.at_work(store) == ["0 running, 0 finished, 0 failed"]
 
 
 @pytest.mark.slow
@@ -369,15 +361,12 @@ def test_refresh_writes_outputs_back_and_nothing_else(project):
     nb.cells[1].metadata.update(execution={"shell.execute_reply": "now"}, collapsed=True)
     nbformat.write(nb, path)
     ids = [cell.id for cell in nb.cells]
-    too_long = write(project, "01_large", "import os\nprint(os.urandom(300_000).hex())")
-    private = write(project, "02_private", "1", "import os\nprint(os.getcwd())")
-    others = too_long.read_bytes(), private.read_bytes()
-    stream = io.StringIO()
+    bad = write(project, "01_bad", "print(1)\n1 / 0")
+    changed = write(project, "02_changed", "from pathlib import Path\nPath('02_changed.ipynb').write_text('{}')")
+    before, stream = bad.read_bytes(), io.StringIO()
     assert not batch.reproduce(refresh=True, stream=stream)
-    assert "not refreshed: 01_large has 601 kB with its outputs, 500 kB are allowed" in stream.getvalue()
-    where = f"{project.parent}, under its cell 2: "
-    assert f"not refreshed: 02_private shows a path of this machine, {where}" in stream.getvalue()
-    assert others == (too_long.read_bytes(), private.read_bytes())
+    assert changed.read_text() == "{}" and "was changed while it ran" in stream.getvalue()
+    assert bad.read_bytes() == before
 
     clean = nbformat.read(path, 4)
     seconds = clean.metadata.pop("sslkit")["seconds"]
@@ -396,14 +385,22 @@ def test_refresh_writes_outputs_back_and_nothing_else(project):
     nbformat.validate(clean)
 
 
-def test_refresh_leaves_failed_and_changed_lessons_alone(project):
-    write(project, "00_bad", "print(1)\n1 / 0")
-    changed = write(project, "01_changed", "from pathlib import Path\nPath('01_changed.ipynb').write_text('{}')")
-    before = (project / "00_bad.ipynb").read_bytes()
-    stream = io.StringIO()
-    assert not batch.reproduce(refresh=True, stream=stream)
-    assert (project / "00_bad.ipynb").read_bytes() == before and changed.read_text() == "{}"
-    assert "was changed while it ran" in stream.getvalue()
+def test_a_lesson_that_is_too_large_or_shows_a_path_of_this_machine_is_not_refreshed(project):
+    one = lesson.read(write(project, "00_a", "1", "print(x)"))
+
+    def ran(text: str):
+        nb = nbformat.from_dict(one.nb)
+        for cell in nb.cells:
+            cell.metadata["papermill"] = {"duration": 1.0}
+        nb.cells[2].outputs = [new_output("stream", text=text)]
+        return lesson.stripped(one, nb)
+
+    with pytest.raises(InputError, match="00_a has 601 kB with its outputs, 500 kB are allowed"):
+        ran("x" * 600_000)
+    where = f"{project.parent}, under its cell 2: 'print"
+    with pytest.raises(InputError, match=re.escape(f"00_a shows a path of this machine, {where}")):
+        ran(f"{project}/x")
+    assert "fine" in ran("fine")
 
 
 def test_refresh_takes_no_parameters(project):

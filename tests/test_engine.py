@@ -113,8 +113,8 @@ def kill(what: str, process: subprocess.Popen) -> None:
         process.kill()
 
 
-def disturb(program, store, what, seconds, undisturbed) -> None:
-    process = start(program, store)
+def disturb(program, store, what, seconds, undisturbed, jobs=JOBS) -> None:
+    process = start(program, store, jobs)
     time.sleep(seconds)
     kill(what, process)
     if what == "worker":
@@ -124,7 +124,7 @@ def disturb(program, store, what, seconds, undisturbed) -> None:
     else:
         process.communicate()
         before = stamps(store)
-    rows = ended(start(program, store))
+    rows = ended(start(program, store, jobs))
     assert all(state in ("done", "found") for _, state, *_ in rows), rows
     assert figures(store) == undisturbed, "nothing lost, and every number the same"
     after = stamps(store)
@@ -139,8 +139,11 @@ def test_a_killed_worker_costs_a_retry(program, tmp_path, undisturbed):
     disturb(program, tmp_path / "store", "worker", 9, undisturbed)
 
 
-def test_a_killed_batch_goes_on(program, tmp_path, undisturbed):
-    disturb(program, tmp_path / "store", "both", 10, undisturbed)
+def test_a_killed_batch_goes_on(program, tmp_path):
+    """Once, with few runs; marked slow: twenty times with more."""
+    some = JOBS[1:3]
+    ended(start(program, tmp_path / "undisturbed", some))
+    disturb(program, tmp_path / "store", "both", 8, figures(tmp_path / "undisturbed"), some)
 
 
 @pytest.mark.slow
@@ -176,7 +179,7 @@ def test_ctrl_c_saves_what_runs(program, tmp_path):
     alone()
 
 
-@pytest.mark.parametrize("gap", [0, 0.02, 0.3])
+@pytest.mark.parametrize("gap", [0.02, *(pytest.param(gap, marks=pytest.mark.slow) for gap in (0, 0.3))])
 def test_sigterm_to_a_run_and_its_worker_together_loses_nothing(tmp_path, gap):
     """As a cluster ends a job: the run gets the signal, and its worker, which dies of it, closes the run's input."""
     job = Job("supervised", "digits", 20, 0, 30_000, train=SMALL)
