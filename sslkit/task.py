@@ -1,7 +1,8 @@
-"""The process that one run of a batch has to itself: `python -m sslkit.task` reads the job from its standard input, and writes how it went.
+"""The process that one job of a batch, a run or a notebook, has to itself: `python -m sslkit.task` reads it from its standard input, and
+writes how it went.
 
-It is started ahead, so that everything is imported when the job comes. When its input closes, whoever gave the job is gone or wants it
-stopped: the run is saved, and goes on when the job is given again.
+It is started ahead, so that what a run needs is imported when it comes. When its input closes, whoever gave the job is gone or wants it
+stopped: what trains is saved, and goes on when the job is given again.
 """
 import json
 import os
