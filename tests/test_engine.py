@@ -160,7 +160,7 @@ def test_two_batches_share_the_work(program, tmp_path, undisturbed):
     rows = [ended(process) for process in [start(program, store), start(program, store)]]
     for name, *_ in rows[0]:
         states = sorted(state for batch in rows for other, state, *_ in batch if other == name)
-        assert states == ["found", "done"], "each run by one of them"
+        assert states == ["done", "found"], "each run by one of them"
     assert figures(store) == undisturbed
 
 
