@@ -9,7 +9,7 @@ strong views) over imageops (Pillow's operations on batches), nets (networks, st
 file out), train (the loop), runs (a run on disk) over disk (whole files or none), recipes (training in stages), metrics, plots, widgets,
 notebook (what lessons share), studies (the tables they keep), batch with lesson, execute (one notebook) and report (the lessons from end to
 end, and the page they leave), papers (their tables, ours beside them) over jobs (a run as plain values) and scales, engine (jobs on many
-processes) over work, task and lease, watch (what is at work in a store), bench (what a step costs), cli over terminal, errors.
+processes) over cluster, work, task and lease, watch (what is at work in a store), bench (what a step costs), cli over terminal, errors.
 """
 __version__ = "0.1.0"
 

@@ -6,7 +6,6 @@
     out/figures/02_fixmatch-01.png ...      its figures
     out/tables/simmatch-1.md, .csv ...      the papers' tables with ours, as far as the store has them
 """
-import hashlib
 import json
 import shlex
 import sys
@@ -23,7 +22,7 @@ import nbformat
 from sslkit import papers, scales
 from sslkit.disk import cannot_write, terminable
 from sslkit.errors import InputError, require
-from sslkit.execute import NotebookJob, executed
+from sslkit.execute import NotebookJob, executed, short
 from sslkit.jobs import distinct, finished
 from sslkit.lesson import Lesson, grid, lessons, parameters_of, pick, read, stripped, typed
 from sslkit.report import clock, export, page, put
@@ -119,8 +118,7 @@ class Report:
 
 def held_by_the_store() -> str:
     """A hash of all results, for notebooks that show them."""
-    results = sorted(json.dumps([run.path.name, run.result]) for seeds in finished().values() for run in seeds.values())
-    return hashlib.sha256("".join(results).encode()).hexdigest()[:16]
+    return short(sorted((run.path.name, json.dumps(run.result)) for seeds in finished().values() for run in seeds.values()))
 
 
 @terminable()

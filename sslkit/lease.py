@@ -11,6 +11,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from sslkit.disk import cannot_write
+
 SECONDS = float(os.environ.get("SSLKIT_LEASE_SECONDS", "60"))       # after which an untouched lease counts no more
 
 
@@ -53,14 +55,17 @@ def held(path: Path) -> bool:
 
 class Lease:
     """with Lease(path) as mine: `mine.taken` says whether we hold it. Touched by a thread; where another has taken it over, because we were
-    suspended for longer than it lasts, SIGTERM asks this process to stop."""
+    suspended for longer than it lasts, SIGTERM asks this process to stop. InputError where the store cannot be written."""
 
     def __init__(self, path: Path, run: str = ""):
         self.path, self.token, self.taken, self.ended, self.run = path, uuid.uuid4().hex, False, threading.Event(), run
 
     def __enter__(self) -> "Lease":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.taken = self._create() or self._take_over()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.taken = self._create() or self._take_over()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         if self.taken:
             threading.Thread(target=self._keep, daemon=True).start()
         return self

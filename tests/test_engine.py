@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from sslkit import engine, watch
+from sslkit import cluster, engine, watch
 from sslkit.disk import locked
 from sslkit.errors import InputError
 from sslkit.jobs import Job
@@ -332,7 +332,7 @@ def test_workers_started_by_hand(program, tmp_path):
 def test_nothing_to_do_starts_nothing(program, runs, capsys, monkeypatch):
     for job in FEW:
         job.perform(job.opened({}))
-    monkeypatch.setattr(engine, "SpecCluster", None)
+    monkeypatch.setattr(cluster, "SpecCluster", None)
     batch = engine.run_batch(FEW)
     assert batch.count("found") == 2 and "2 runs: 2 found in the store" in capsys.readouterr().err
 
@@ -351,29 +351,30 @@ def test_the_overview_tells_what_runs(tmp_path):
 
 
 def test_as_many_workers_as_cores_and_memory_allow(monkeypatch):
-    monkeypatch.setattr(engine.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: range(8), raising=False)
-    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
-    monkeypatch.setattr(engine.torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(cluster.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(cluster.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(cluster.torch, "get_num_threads", lambda: 8)
     free = 100e9
-    assert engine.shape(100) == (8, 1) and engine.shape(3) == (3, 2) and engine.shape(1) == (1, 8) and engine.shape(9, workers=2) == (2, 4)
+    assert cluster.shape(100) == (8, 1) and cluster.shape(3) == (3, 2) and cluster.shape(1) == (1, 8)
+    assert cluster.shape(9, workers=2) == (2, 4)
     free = 5e9
-    assert engine.shape(100) == (3, 2), "1.5 GB for each"
+    assert cluster.shape(100) == (3, 2), "1.5 GB for each"
     free = 1e8
-    assert engine.shape(100) == (1, 8)
-    monkeypatch.setattr(engine.torch, "get_num_threads", lambda: 1)
-    assert engine.shape(1) == (1, 1), "whoever sets OMP_NUM_THREADS wants no more"
+    assert cluster.shape(100) == (1, 8)
+    monkeypatch.setattr(cluster.torch, "get_num_threads", lambda: 1)
+    assert cluster.shape(1) == (1, 1), "whoever sets OMP_NUM_THREADS wants no more"
 
 
 def test_a_worker_sees_one_gpu(monkeypatch):
-    monkeypatch.setattr(engine.torch.cuda, "device_count", lambda: 2)
-    assert engine.shape(10)[0] == 2 and engine.shape(1)[0] == 1 and engine.shape(10, workers=4)[0] == 4
+    monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: 2)
+    assert cluster.shape(10)[0] == 2 and cluster.shape(1)[0] == 1 and cluster.shape(10, workers=4)[0] == 4
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert engine.sees(3) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "0"}]
+    assert cluster.sees(3) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "0"}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f")
-    assert engine.sees(2) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-7f"}], "those that were given to us"
+    assert cluster.sees(2) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-7f"}], "those that were given to us"
     before = dict(os.environ)
-    with engine.connected(None, 2) as client:
+    with cluster.connected(None, 2) as client:
         client.wait_for_workers(2, timeout=30)
         assert sorted(client.run(lambda: __import__("os").environ["CUDA_VISIBLE_DEVICES"]).values()) == ["3", "GPU-7f"]
     assert dict(os.environ) == before, "lessons that run afterwards have their own threads"

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from sslkit import lease
+from sslkit.errors import InputError
 from sslkit.lease import Lease, held
 
 
@@ -35,6 +36,13 @@ def test_where_there_are_no_links(tmp_path, monkeypatch):
     with Lease(tmp_path / "run", "x") as mine, Lease(tmp_path / "run") as other:
         assert mine.taken and not other.taken and lease.content(tmp_path / "run")["run"] == "x"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not write .*run: Not a directory"):
+        with Lease(tmp_path / "file" / "leases" / "run"):
+            pass
 
 
 def test_it_is_kept_while_its_owner_works(tmp_path):
