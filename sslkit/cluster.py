@@ -16,7 +16,7 @@ from sslkit.errors import require
 from sslkit.train import Machine
 
 CONNECT_SECONDS = 5
-BYTES_OF_ONE = 1.5e9                 # that a job takes of the memory, with the processes about it
+BYTES_OF_ONE = 2e9                   # of memory for a job: a lesson's kernel takes up to 1.2 GB, the processes about it 0.6 each
 CONFIG = {"distributed.scheduler.worker-ttl": None, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
           "distributed.scheduler.allowed-failures": 0}
 

@@ -359,7 +359,7 @@ def test_as_many_workers_as_cores_and_memory_allow(monkeypatch):
     assert cluster.shape(100) == (8, 1) and cluster.shape(3) == (3, 2) and cluster.shape(1) == (1, 8)
     assert cluster.shape(9, workers=2) == (2, 4)
     free = 5e9
-    assert cluster.shape(100) == (3, 2), "1.5 GB for each"
+    assert cluster.shape(100) == (2, 4), "2 GB for each"
     free = 1e8
     assert cluster.shape(100) == (1, 8)
     monkeypatch.setattr(cluster.torch, "get_num_threads", lambda: 1)
