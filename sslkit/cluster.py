@@ -67,7 +67,8 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
             with Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False) as client:
                 yield client
             return
-        alike = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": ["sslkit.work"]}
+        # the nanny's host is its worker's too; without one a worker listens on every address, and whoever reaches it runs code here
+        alike = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": ["sslkit.work"]}
         spec = {k: {"cls": Nanny, "options": alike | {"env": only}} for k, only in enumerate(sees(workers))}
         quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "port": 0}
         try:

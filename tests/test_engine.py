@@ -164,12 +164,23 @@ def test_two_batches_share_the_work(program, tmp_path, undisturbed):
     assert figures(store) == undisturbed
 
 
-def test_ctrl_c_saves_what_runs(program, tmp_path):
+def listening(process) -> set[tuple[str, str]]:
+    """(address, command) of every socket on which a batch's processes wait for others."""
+    found = set()
+    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with suppress(psutil.Error):
+            found |= {(c.laddr.ip, " ".join(one.cmdline()[-2:])) for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_ctrl_c_saves_what_runs_and_nobody_else_reaches_a_batch(program, tmp_path):
     jobs = [Job("fixmatch", "digits", 20, seed, 3000, train=SMALL) for seed in (0, 1, 2)]
     process = start(program, tmp_path / "store", jobs, start_new_session=True)
     end = time.monotonic() + 60
     while time.monotonic() < end and len(list((tmp_path / "store").glob("*/metrics.jsonl"))) < 2:
         time.sleep(0.1)
+    open_to = listening(process)
+    assert len(open_to) >= 2 and {address for address, _ in open_to} == {"127.0.0.1"}, open_to     # or anybody runs code here
     os.killpg(process.pid, signal.SIGINT)                  # as a terminal does: to all of the group
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0 and "stopping: what runs is being saved" in err
