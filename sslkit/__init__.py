@@ -6,7 +6,7 @@
 The rooms, each a file: records (what passes between them), data and folder (images), splits (which of them carry labels), augment (weak and
 strong views) over imageops (Pillow's operations on batches), nets (networks, student and teacher), methods/ (one paper a file) over ops
 (tensor maths they share), labelers (pseudo-labels by confidence and clusters) and hdl (from embeddings) over neighbors, label (files in,
-file out), train (the loop), runs (a run on disk) over disk (whole files or none), recipes (training in stages), metrics, plots, widgets,
+file out), train (the loop), runs (a run on disk) over files (whole files or none), recipes (training in stages), metrics, plots, widgets,
 notebook (what lessons share), studies (the tables they keep), batch with lesson, execute (one notebook) and report (the lessons from end to
 end, and the page they leave), papers (their tables, ours beside them) over jobs (a run as plain values) and scales, engine (jobs on many
 processes) over cluster, work, task and lease, watch (what is at work in a store), bench (what a step costs), cli over terminal, errors.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sslkit.errors import InputError, choose, require
-from sslkit.folder import Arrays, Progress, cached, read_files, read_folder, summarize
-from sslkit.records import PseudoLabels
+from sslkit.folder import Arrays, cached, read_files, read_folder, summarize
+from sslkit.records import Progress, PseudoLabels
 
 DATA = ("digits", "cifar10", "cifar100", "svhn", "stl10", "food101")
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")

@@ -25,3 +25,15 @@ def require(ok: bool, message: str) -> None:
     """Raise InputError(message) unless `ok`."""
     if not ok:
         raise InputError(message)
+
+
+def in_unit(**values: float) -> None:
+    """Raise an InputError unless each named value lies in [0, 1]."""
+    for name, value in values.items():
+        require(0 <= value <= 1, f"{name} is {value:g}, it must lie between 0 and 1")
+
+
+def not_negative(**values: float) -> None:
+    """Raise an InputError unless each named value is a finite number from 0 up."""
+    for name, value in values.items():
+        require(0 <= value < float("inf"), f"{name} is {value:g}, it must be a finite number from 0 up")

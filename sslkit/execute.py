@@ -35,8 +35,8 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.execute import remove_error_markers
 from traitlets import default
 
-from sslkit.disk import cannot_write, terminable, write_json
 from sslkit.errors import InputError
+from sslkit.files import cannot_write, terminable, write_json
 from sslkit.lesson import Lesson, read
 from sslkit.report import put
 from sslkit.runs import Run, store

@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sslkit.errors import InputError, require
+from sslkit.records import Progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 DECODER = 1                       # raise it when decode() gives other pixels: every cache is then made anew
 PIECE = 64                        # images a worker takes at once
-Progress = Callable[[int, int, str], None]
 
 
 class Arrays(NamedTuple):

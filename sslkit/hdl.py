@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from sslkit.errors import choose, require
-from sslkit.folder import Progress
 from sslkit.neighbors import checked, neighbors, reverse
-from sslkit.records import PseudoLabels
+from sslkit.records import Progress, PseudoLabels
 
 Mode, Metric = Literal["layer", "exact"], Literal["cosine", "euclidean"]
 KS = (1, 3, 5, 10, 20, 50)

@@ -13,9 +13,9 @@ import torch
 
 from sslkit.data import SSLData, load
 from sslkit.errors import InputError
-from sslkit.folder import Progress
 from sslkit.methods import FixMatch, KDFixMatch, method_class
 from sslkit.recipes import CODE, Plan
+from sslkit.records import Progress
 from sslkit.runs import Run, all_runs, has_result, run_path
 from sslkit.splits import split
 from sslkit.train import Config, Machine, set_up, take_step

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 
-from sslkit.disk import write_atomically
 from sslkit.errors import InputError, require
-from sslkit.folder import Progress
+from sslkit.files import write_atomically
+from sslkit.records import Progress
 
 COLUMNS = ("row", "label", "layer", "order", "votes", "similarity")
 

@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from sslkit.errors import choose, require
-from sslkit.methods.base import in_unit
+from sslkit.errors import choose, in_unit, require
 from sslkit.records import PseudoLabels
 
 Clustering, Matching = Literal["dec", "kmeans", "spectral", "dbscan", "none"], Literal["centers", "hungarian"]

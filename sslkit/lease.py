@@ -11,7 +11,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from sslkit.disk import cannot_write
+from sslkit.files import cannot_write
 
 SECONDS = float(os.environ.get("SSLKIT_LEASE_SECONDS", "60"))       # after which an untouched lease counts no more
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sslkit.errors import choose, require
-from sslkit.folder import Progress
+from sslkit.records import Progress
 
 METRICS = ("cosine", "euclidean")
 

@@ -16,8 +16,8 @@ from IPython.display import display
 import sslkit
 from sslkit import plots
 from sslkit.data import SSLData
-from sslkit.disk import write_atomically, write_json
 from sslkit.errors import Busy, require
+from sslkit.files import write_atomically, write_json
 from sslkit.lease import Lease
 from sslkit.methods.base import Method
 from sslkit.nets import Network

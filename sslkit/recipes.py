@@ -18,16 +18,15 @@ from typing import Any, Literal, get_args
 import torch
 
 from sslkit.data import SSLData
-from sslkit.disk import cannot_write, write_atomically, write_json
-from sslkit.errors import choose, require
-from sslkit.folder import Progress
+from sslkit.errors import choose, in_unit, require
+from sslkit.files import cannot_write, write_atomically, write_json
 from sslkit.hdl import Metric, Mode, hdl
 from sslkit.labelers import CLUSTERINGS, MATCHINGS, Clustering, Matching, cluster_agree, confident
 from sslkit.methods import HDL, FixMatch, KDFixMatch
-from sslkit.methods.base import Method, in_unit
+from sslkit.methods.base import Method
 from sslkit.metrics import by_class, label_quality
 from sslkit.nets import Network
-from sslkit.records import PseudoLabels, Snapshot
+from sslkit.records import Progress, PseudoLabels, Snapshot
 from sslkit.runs import Run, code_version, fit, record, run_path
 from sslkit.train import Config, Machine, predict
 

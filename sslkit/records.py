@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+Progress = Callable[[int, int, str], None]         # shown (done, total, what)
+
 
 class Batch(NamedTuple):
     """One step's images, augmented and normalised. The true labels of u are never here."""

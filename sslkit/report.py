@@ -15,11 +15,12 @@ import torch
 from nbformat import NotebookNode
 
 from sslkit import __version__, papers
-from sslkit.disk import write_atomically
 from sslkit.errors import InputError
+from sslkit.files import write_atomically
 from sslkit.jobs import finished
 from sslkit.lesson import Lesson, plain
 from sslkit.runs import all_runs, store
+from sslkit.terminal import clock
 from sslkit.train import Machine
 
 STYLE = """
@@ -56,12 +57,6 @@ th, td { padding: .45rem .9rem; text-align: left; border-bottom: 1px solid var(-
 details { margin: 0 0 1rem } summary { cursor: pointer; font-weight: 600; margin: 0 0 .5rem } li { margin: .2rem 0 }
 tr:last-child td { border-bottom: 0 } th { font-weight: 600 } .n { text-align: right }
 """
-
-
-def clock(seconds: float) -> str:
-    """0:48 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def put(path: Path, content: str | bytes) -> None:

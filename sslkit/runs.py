@@ -21,8 +21,8 @@ import torch
 
 from sslkit import __version__
 from sslkit.data import SSLData
-from sslkit.disk import cannot_write, locked, stop_signals, write_atomically, write_json
 from sslkit.errors import InputError, choose, require
+from sslkit.files import cannot_write, locked, stop_signals, write_atomically, write_json
 from sslkit.methods import method_class
 from sslkit.methods.base import Method
 from sslkit.metrics import median_last

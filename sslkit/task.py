@@ -30,7 +30,7 @@ def lease_of(store: Path, job: str) -> Path:
 
 def keep_failure(store: Path, name: str, job: dict, run: str, error: str, trace: str = "") -> None:
     """Write why a job failed into the store, if that can be written."""
-    from sslkit.disk import write_json
+    from sslkit.files import write_json
 
     with suppress(Exception):
         failures(store).mkdir(parents=True, exist_ok=True)

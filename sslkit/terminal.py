@@ -68,6 +68,12 @@ def chosen(function: Callable, values: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(values, name) for name in inspect.signature(function).parameters}
 
 
+def clock(seconds: float) -> str:
+    """0:48 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
 class ProgressLine:
     """One line that is rewritten on a terminal; elsewhere a line of its own every 10 seconds."""
 

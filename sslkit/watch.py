@@ -4,8 +4,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sslkit.disk import is_locked
 from sslkit.errors import InputError
+from sslkit.files import is_locked
 from sslkit.lease import content, held
 from sslkit.runs import Run, has_result, store
 from sslkit.task import failures

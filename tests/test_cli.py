@@ -18,7 +18,7 @@ from PIL import Image
 
 from sslkit import cli, methods
 from sslkit import terminal as room
-from sslkit.disk import cannot_write
+from sslkit.files import cannot_write
 from sslkit.methods import FixMatch
 from sslkit.runs import Run, Stopped, all_runs, fit
 from sslkit.train import Config, Machine

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from sslkit import cluster, engine, watch
-from sslkit.disk import locked
 from sslkit.errors import InputError
+from sslkit.files import locked
 from sslkit.jobs import Job
 from sslkit.lease import Lease
 from sslkit.runs import Run

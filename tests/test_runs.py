@@ -19,8 +19,8 @@ import torch
 from sslkit import runs as room
 from sslkit import train
 from sslkit.data import load
-from sslkit.disk import cannot_write
 from sslkit.errors import InputError
+from sslkit.files import cannot_write
 from sslkit.methods import FixMatch, SimMatch, Supervised
 from sslkit.runs import Run, Stopped, all_runs, difference, fit, record, run_path, store
 from sslkit.splits import split

@@ -4,7 +4,6 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from sslkit.errors import require
 from sslkit.nets import Nets
 from sslkit.records import Batch, Spec, Step
 
@@ -38,15 +37,3 @@ class Method(nn.Module):
     def arguments(self) -> dict:
         """The hyper-parameters by name, as __init__ was given them."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-
-def in_unit(**values: float) -> None:
-    """Raise an InputError unless each named value lies in [0, 1]."""
-    for name, value in values.items():
-        require(0 <= value <= 1, f"{name} is {value:g}, it must lie between 0 and 1")
-
-
-def not_negative(**values: float) -> None:
-    """Raise an InputError unless each named value is a finite number from 0 up."""
-    for name, value in values.items():
-        require(0 <= value < float("inf"), f"{name} is {value:g}, it must be a finite number from 0 up")

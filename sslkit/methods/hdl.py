@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.methods.base import Method, not_negative
+from sslkit.errors import not_negative
+from sslkit.methods.base import Method
 from sslkit.nets import Nets
 from sslkit.records import Batch, Spec, Step
 

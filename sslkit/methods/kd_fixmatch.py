@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.errors import choose
-from sslkit.methods.base import Method, in_unit, not_negative
+from sslkit.errors import choose, in_unit, not_negative
+from sslkit.methods.base import Method
 from sslkit.nets import Nets
 from sslkit.records import Batch, Spec, Step
 

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkit.errors import require
-from sslkit.methods.base import Method, not_negative
+from sslkit.errors import not_negative, require
+from sslkit.methods.base import Method
 from sslkit.nets import Nets
 from sslkit.ops import mixup, mixup_draws, sharpen
 from sslkit.records import Batch, Step

@@ -33,8 +33,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.errors import choose, require
-from sslkit.methods.base import Method, in_unit, not_negative
+from sslkit.errors import choose, in_unit, not_negative, require
+from sslkit.methods.base import Method
 from sslkit.nets import Nets
 from sslkit.records import Batch, Spec, Step
 
