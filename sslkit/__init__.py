@@ -13,7 +13,7 @@ processes) over cluster, work, task and lease, watch (what is at work in a store
 """
 __version__ = "0.1.0"
 
-_NAMES = {"InputError": "errors", "load": "data", "split": "splits", "SSLData": "data", "PseudoLabels": "records", "Method": "methods",
+_NAMES = {"InputError": "errors", "load": "data", "split": "data", "SSLData": "data", "PseudoLabels": "records", "Method": "methods",
           **dict.fromkeys(("Supervised", "MixMatch", "ReMixMatch", "FixMatch", "FreeMatch", "SimMatch", "KDFixMatch"), "methods"),
           "confident": "labelers", "cluster_agree": "labelers", "kd_fixmatch": "recipes", "hdl_on": "recipes", "Config": "train",
           "Machine": "train", "predict": "train", "evaluate": "train", "fit": "runs", "Run": "runs", "all_runs": "runs"}

@@ -18,8 +18,8 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
-from sslkit import augment, methods
-from sslkit.data import SSLData
+from sslkit import methods
+from sslkit.data import SSLData, augment
 from sslkit.errors import InputError, require
 from sslkit.methods import FixMatch
 from sslkit.methods.base import Method

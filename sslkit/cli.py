@@ -76,10 +76,9 @@ def hdl_flags(hdl: Annotated[bool, "then label all images from the network's emb
 def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
     from sslkit import methods
-    from sslkit.data import load
+    from sslkit.data import load, split
     from sslkit.recipes import Plan
     from sslkit.runs import Run, Stopped
-    from sslkit.splits import split
     from sslkit.train import Config, Machine
 
     known = [name for name, method in methods.BY_NAME.items() if method.direct] + ["kd-fixmatch"]

@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from sslkit.data import SSLData, load
+from sslkit.data import SSLData, load, split
 from sslkit.errors import InputError
 from sslkit.methods import FixMatch, KDFixMatch, method_class
 from sslkit.recipes import CODE, Plan
 from sslkit.records import Progress
 from sslkit.runs import Run, all_runs, has_result, run_path
-from sslkit.splits import split
 from sslkit.train import Config, Machine, set_up, take_step
 
 SIDES = {"digits": 8, "stl10": 96, "food101": 128}      # of the others 32

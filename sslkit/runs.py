@@ -54,8 +54,8 @@ def store() -> Path:
 def code_version(*more: str) -> dict[str, str]:
     """The package's version and a hash of the files that decide a result; `more` of them for what is more than a run."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    names = ("augment", "data", "folder", "imageops", "nets", "splits", "train", *more)
-    for path in [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("methods/*.py"))]:
+    names = ("nets", "train", *more)
+    for path in [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("data/*.py")), *sorted(folder.glob("methods/*.py"))]:
         digest.update(path.read_bytes())
     return {"version": __version__, "hash": digest.hexdigest()[:16]}
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sslkit.data import SSLData, load
+from sslkit.data import SSLData, load, split
 from sslkit.hdl import one_shot
 from sslkit.labelers import cluster_agree, confident
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
@@ -17,7 +17,6 @@ from sslkit.notebook import fit_all, patient
 from sslkit.recipes import Plan, labels_found
 from sslkit.records import PseudoLabels
 from sslkit.runs import Run
-from sslkit.splits import split
 from sslkit.train import Config, predict, train
 
 Rows = list[dict[str, float | str | None]]

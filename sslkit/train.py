@@ -16,10 +16,8 @@ from typing import Annotated, Literal, get_args
 import torch
 from torch import Tensor
 
-from sslkit import augment
-from sslkit.data import SSLData
+from sslkit.data import SSLData, augment, send
 from sslkit.errors import InputError, choose, require
-from sslkit.imageops import send
 from sslkit.methods.base import Method
 from sslkit.metrics import by_class
 from sslkit.nets import Nets, Network, build, known_network

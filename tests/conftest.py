@@ -12,8 +12,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
-from sslkit.data import load  # noqa: E402
-from sslkit.splits import split  # noqa: E402
+from sslkit.data.sources import load  # noqa: E402
+from sslkit.data.split import split  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from sslkit import augment as A
-from sslkit import imageops
+from sslkit.data import augment as A
+from sslkit.data import pillow_ops as imageops
 from sslkit.errors import InputError
 
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR

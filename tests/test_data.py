@@ -17,9 +17,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from sslkit.data import DATA, STL10, SSLData, load
+from sslkit.data.dataset import SSLData
+from sslkit.data.sources import DATA, STL10, load
+from sslkit.data.split import split
 from sslkit.errors import InputError
-from sslkit.splits import split
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslkit import folder
+from sslkit.data import folder
+from sslkit.data.folder import decode, read_folder
 from sslkit.errors import InputError
-from sslkit.folder import decode, read_folder
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -425,7 +425,7 @@ def test_what_a_killed_process_left_is_removed_after_an_hour(base, cache):
 
 HAMMER = """
 import os, sys
-from sslkit.folder import read_folder
+from sslkit.data.folder import read_folder
 base, want, go = sys.argv[1:]
 while not os.path.exists(go): pass
 for k in range(40):

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from sslkit import cli, papers
-from sslkit.data import load
+from sslkit.data.sources import load
+from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.jobs import Job, finished, protocol
 from sslkit.nets import build
 from sslkit.runs import record
 from sslkit.scales import SCALES, scale
-from sslkit.splits import split
 from sslkit.train import Config
 
 

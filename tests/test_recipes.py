@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from sslkit import methods
-from sslkit.data import load
+from sslkit.data.sources import load
+from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.hdl import hdl
 from sslkit.recipes import hdl_on, kd_fixmatch
 from sslkit.runs import Run, Stopped, fit
-from sslkit.splits import split
 from sslkit.train import Config, Machine, predict
 
 CPU = Machine(device="cpu", threads=1)

@@ -18,12 +18,12 @@ import torch
 
 from sslkit import runs as room
 from sslkit import train
-from sslkit.data import load
+from sslkit.data.sources import load
+from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.files import cannot_write
 from sslkit.methods import FixMatch, SimMatch, Supervised
 from sslkit.runs import Run, Stopped, all_runs, difference, fit, record, run_path, store
-from sslkit.splits import split
 from sslkit.train import Config, Machine, evaluate
 
 SHORT = Config(steps=22, batch_size=8, mu=2, eval_every=5)       # evaluations at 5, 10, 15, 20 and 22

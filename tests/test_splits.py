@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit.data import SSLData, load
+from sslkit.data.dataset import SSLData
+from sslkit.data.sources import load
+from sslkit.data.split import long_tail, split
 from sslkit.errors import InputError
-from sslkit.splits import long_tail, split
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from sslkit import studies
-from sslkit.data import load
+from sslkit.data.sources import load
+from sslkit.data.split import split
 from sslkit.methods import FixMatch
 from sslkit.recipes import hdl_on
 from sslkit.records import PseudoLabels
 from sslkit.runs import fit
-from sslkit.splits import split
 from sslkit.train import Config, predict
 
 

@@ -6,12 +6,13 @@ import pytest
 import references
 import torch
 
-from sslkit import augment, train
-from sslkit.data import load
+from sslkit import train
+from sslkit.data import augment
+from sslkit.data.sources import load
+from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.methods import FixMatch, Supervised
 from sslkit.records import Step
-from sslkit.splits import split
 from sslkit.train import Config, Feed, Machine, cosine_lr, means, tally
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 import torch
 
-from sslkit.data import SSLData, rows_by_class
+from sslkit.data.dataset import SSLData, rows_by_class
 from sslkit.errors import require
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from sslkit.data.pillow_ops import OPS, ROTATE, affine, bilinear, blank, constant, fixed_point, luma, pick, run_sorted, send, steps_to
 from sslkit.errors import choose, require
-from sslkit.imageops import OPS, ROTATE, affine, bilinear, blank, constant, fixed_point, luma, pick, run_sorted, send, steps_to
 
 
 class _Variant(NamedTuple):

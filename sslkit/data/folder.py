@@ -1,61 +1,18 @@
-"""Images from a folder, decoded once, and the cache of arrays that data.py keeps its other sets in too.
-
-The cache lies in $SSLKIT_CACHE, or ~/.cache/sslkit, under folders/. It may be deleted at any time.
-"""
-import errno
-import hashlib
-import io
-import json
-import math
+"""Images from a folder, or from the files of a data set: decoded, cropped to a square, scaled."""
 import os
-import secrets
-import shutil
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from sslkit.data.cache import Arrays, cached, summarize
 from sslkit.errors import InputError, require
 from sslkit.records import Progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-DECODER = 1                       # raise it when decode() gives other pixels: every cache is then made anew
 PIECE = 64                        # images a worker takes at once
-
-
-class Arrays(NamedTuple):
-    """A data set as NumPy arrays, before it moves to a device."""
-    images: np.ndarray            # (N, num, H, W) uint8
-    y: np.ndarray                 # (N,) int64, -1 where unknown
-    test_images: np.ndarray       # (M, num, H, W) uint8
-    test_y: np.ndarray            # (M,) int64
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]       # (num,) of the training images, in [0, 1] units
-    std: tuple[float, ...]        # (num,)
-    digest: str                   # SHA-256 of the content
-    info: dict
-
-
-def summarize(images, y, test_images, test_y, classes: Sequence[str], info: dict) -> Arrays:
-    """Arrays with their digest, and the mean and std of each channel over (N, num, H, W) uint8 `images`."""
-    arrays = [np.ascontiguousarray(a, t) for a, t in ((images, "u1"), (y, "<i8"), (test_images, "u1"), (test_y, "<i8"))]
-    digest = hashlib.sha256(json.dumps([list(classes), [a.shape for a in arrays]]).encode())
-    for a in arrays:
-        digest.update(memoryview(a).cast("B"))
-    # Sums of whole numbers, in pieces that fit a laptop: every machine finds the same mean and std, to the last bit.
-    counts = sum(np.stack([np.bincount(channel.ravel(), minlength=256) for channel in piece.swapaxes(0, 1)])
-                 for piece in np.array_split(arrays[0], 1 + len(arrays[0]) // 1000))     # (num, 256)
-    n, levels = int(counts[0].sum()), np.arange(256)
-    sums, squares = (counts @ levels).tolist(), (counts @ levels**2).tolist()
-    mean = tuple(s / (255 * n) for s in sums)
-    std = tuple(math.sqrt(n * q - s * s) / (255 * n) or 1.0 for s, q in zip(sums, squares))     # 1: if constant
-    return Arrays(*arrays, tuple(classes), mean, std, digest.hexdigest(), info)
 
 
 def decode(path: str | Path, size: int) -> np.ndarray:
@@ -172,61 +129,3 @@ def _images(folder: Path) -> tuple[list[str], int]:
         paths += [os.path.join(where, name) for name in images]
         ignored += len(names) - len(images)
     return paths, ignored
-
-
-def cached(what: str, sources: Sequence[str | Path], build: Callable[[], Arrays]) -> Arrays:
-    """build(), or what it gave for `what` before, if no source has changed its size or time since.
-
-    Kept as .npy files and meta.json in a folder that appears under its name complete or not at all and never changes
-    afterwards, so that processes need no lock. A damaged one is made anew; one that cannot be written is warned of.
-    """
-    home = Path(os.environ.get("SSLKIT_CACHE") or "~/.cache/sslkit").expanduser() / "folders"
-    now = hashlib.sha256()
-    for path in sources:
-        try:
-            found = os.stat(path)
-            now.update(os.fsencode(path) + b"|%d|%d\n" % (found.st_size, found.st_mtime_ns))
-        except OSError:               # a link to nowhere, say: whoever reads it says so, with its name
-            now.update(os.fsencode(path))
-    key = hashlib.sha256(os.fsencode(f"{what} {DECODER}")).hexdigest()[:16]
-    place = home / f"{key}-{now.hexdigest()[:16]}"
-    try:
-        meta = json.loads((place / "meta.json").read_text())
-        arrays = [np.load(place / f"{name}.npy") for name in Arrays._fields[:4]]
-        if [list(a.shape) for a in arrays] == meta.pop("shapes"):
-            return Arrays(*arrays, *(tuple(v) if isinstance(v, list) else v for v in meta.values()))
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
-        pass                          # not there, or damaged
-    result = build()
-    try:
-        _keep(result, place)
-    except OSError as e:
-        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):     # these mean that another process was faster
-            warnings.warn(f"not cached in {home}, the images will be read again next time: {e}", stacklevel=2)
-    for old in home.glob(f"{key}-*"):
-        with suppress(OSError):       # a tmp may be another process at work; after an hour it was killed
-            if old != place and ("-tmp-" not in old.name or time.time() - old.stat().st_mtime > 3600):
-                shutil.rmtree(old)
-    return result
-
-
-def _keep(result: Arrays, place: Path) -> None:
-    """Write `result` into the folder `place`, which has all of it or does not appear."""
-    temp = place.with_name(f"{place.name.split('-')[0]}-tmp-{secrets.token_hex(4)}")
-    try:
-        temp.mkdir(parents=True)
-        meta = {**dict(zip(Arrays._fields[4:], result[4:])), "shapes": [a.shape for a in result[:4]]}
-        files = {"meta.json": (json.dumps(meta).encode(),)}
-        for name, array in zip(Arrays._fields[:4], result):
-            head = io.BytesIO()       # np.save would not notice a disk that is full from the last few kB of a file on
-            np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
-            files[f"{name}.npy"] = head.getvalue(), array
-        for name, parts in files.items():
-            with open(temp / name, "wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-        shutil.rmtree(place, ignore_errors=True)     # damaged, or another process's, equal to ours
-        os.rename(temp, place)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
