@@ -20,7 +20,7 @@ from sslkit.errors import Busy, require
 from sslkit.files import write_atomically, write_json
 from sslkit.lease import Lease
 from sslkit.methods.base import Method
-from sslkit.nets import Network
+from sslkit.networks import Network
 from sslkit.recipes import Plan
 from sslkit.runs import Run, Stopped, run_path, store
 from sslkit.task import lease_of

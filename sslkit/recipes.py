@@ -25,7 +25,7 @@ from sslkit.labelers import CLUSTERINGS, MATCHINGS, Clustering, Matching, cluste
 from sslkit.methods import HDL, FixMatch, KDFixMatch
 from sslkit.methods.base import Method
 from sslkit.metrics import by_class, label_quality
-from sslkit.nets import Network
+from sslkit.networks import Network
 from sslkit.records import Progress, PseudoLabels, Snapshot
 from sslkit.runs import Run, code_version, fit, record, run_path
 from sslkit.train import Config, Machine, predict

@@ -26,7 +26,7 @@ from sslkit.files import cannot_write, locked, stop_signals, write_atomically, w
 from sslkit.methods import method_class
 from sslkit.methods.base import Method
 from sslkit.metrics import median_last
-from sslkit.nets import Nets, Network, build
+from sslkit.networks import Nets, Network, build
 from sslkit.records import Snapshot
 from sslkit.train import Config, Machine, describe, set_up, train
 
@@ -54,8 +54,8 @@ def store() -> Path:
 def code_version(*more: str) -> dict[str, str]:
     """The package's version and a hash of the files that decide a result; `more` of them for what is more than a run."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    names = ("nets", "train", *more)
-    for path in [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("data/*.py")), *sorted(folder.glob("methods/*.py"))]:
+    rooms = (sorted(folder.glob(f"{room}/*.py")) for room in ("data", "networks", "methods"))
+    for path in [*(folder / f"{name}.py" for name in ("train", *more)), *(path for room in rooms for path in room)]:
         digest.update(path.read_bytes())
     return {"version": __version__, "hash": digest.hexdigest()[:16]}
 

@@ -20,7 +20,7 @@ from sslkit.data import SSLData, augment, send
 from sslkit.errors import InputError, choose, require
 from sslkit.methods.base import Method
 from sslkit.metrics import by_class
-from sslkit.nets import Nets, Network, build, known_network
+from sslkit.networks import Nets, Network, build, known_network
 from sslkit.records import Batch, Snapshot, Spec, Step
 from sslkit.scales import SCALES
 

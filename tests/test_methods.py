@@ -9,7 +9,8 @@ import torch
 
 from sslkit import methods
 from sslkit.errors import InputError
-from sslkit.nets import Nets, build
+from sslkit.networks.network import build
+from sslkit.networks.pair import Nets
 from sslkit.records import Batch, Out, Spec
 
 B, MU, C = 6, 3, 5

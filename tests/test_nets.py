@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from sslkit.errors import InputError
-from sslkit.nets import Nets, build
+from sslkit.networks.network import build
+from sslkit.networks.pair import Nets
 
 
 def parameters(net):

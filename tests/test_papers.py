@@ -13,7 +13,7 @@ from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.jobs import Job, finished, protocol
-from sslkit.nets import build
+from sslkit.networks.network import build
 from sslkit.runs import record
 from sslkit.scales import SCALES, scale
 from sslkit.train import Config

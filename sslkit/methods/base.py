@@ -4,7 +4,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from sslkit.nets import Nets
+from sslkit.networks import Nets
 from sslkit.records import Batch, Spec, Step
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sslkit.errors import choose, in_unit, not_negative
 from sslkit.methods.base import Method
-from sslkit.nets import Nets
+from sslkit.networks import Nets
 from sslkit.records import Batch, Step
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sslkit.errors import not_negative
 from sslkit.methods.base import Method
-from sslkit.nets import Nets
+from sslkit.networks import Nets
 from sslkit.records import Batch, Spec, Step
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sslkit.errors import not_negative, require
 from sslkit.methods.base import Method
-from sslkit.nets import Nets
+from sslkit.networks import Nets
 from sslkit.ops import mixup, mixup_draws, sharpen
 from sslkit.records import Batch, Step
 

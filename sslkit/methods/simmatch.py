@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from sslkit.errors import choose, in_unit, not_negative, require
 from sslkit.methods.base import Method
-from sslkit.nets import Nets
+from sslkit.networks import Nets
 from sslkit.records import Batch, Spec, Step
 
 DIM, MEMORY = 128, Literal["temporal", "teacher", "eman"]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslkit.methods.base import Method
-from sslkit.nets import Nets
+from sslkit.networks import Nets
 from sslkit.records import Batch, Step
 
 

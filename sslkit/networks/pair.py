@@ -1,0 +1,47 @@
+"""Nets: the student and its EMA teacher, which a method calls."""
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sslkit.networks.network import Network
+from sslkit.records import Out
+
+
+class Nets:
+    """The student and its EMA teacher (decay as given; a copy at the start, no bias correction), called by view.
+
+    BatchNorm buffers of the teacher are copied from the student ("copy") or averaged like its weights ("average", EMAN).
+    dtype: what the backbone computes in, None for float32.
+    """
+    def __init__(self, network: Network, *, ema_decay: float = 0.999, bn_momentum: float = 0.001,
+                 ema_buffers: Literal["copy", "average"] = "copy", dtype: torch.dtype | None = None):
+        network.find_norms()
+        self.student, self.teacher = network, copy.deepcopy(network).requires_grad_(False)
+        self.ema_decay, self.bn_momentum, self.ema_buffers, self.dtype = ema_decay, bn_momentum, ema_buffers, dtype
+        self.pairs = [[list(m) for m in zip(*((t, s) for t, s in zip(a, b) if t.is_floating_point()))] for a, b in (
+            (self.teacher.parameters(), self.student.parameters()), (self.teacher.buffers(), self.student.buffers()))]
+
+    def __call__(self, *views: Tensor, teacher: bool = False, grad: bool = True,
+                 bn: Literal["update", "batch", "running"] = "update") -> tuple[Out, ...]:
+        """One forward of all `views` together, each (n_v, channels, H, W); an Out for each."""
+        net = self.teacher if teacher else self.student
+        net.norm_mode(bn, self.bn_momentum)
+        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+            out = net(torch.cat(views) if len(views) > 1 else views[0], self.dtype)
+        if len(views) == 1:
+            return (out,)
+        sizes = [len(v) for v in views]
+        heads = {name: h.split(sizes) for name, h in out.heads.items()}
+        return tuple(Out(logits, feat, {name: h[k] for name, h in heads.items()})
+                     for k, (logits, feat) in enumerate(zip(out.logits.split(sizes), out.feat.split(sizes))))
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        """teacher = ema_decay * teacher + (1 - ema_decay) * student, after each optimiser step."""
+        for (teacher, student), copied in zip(self.pairs, (False, self.ema_buffers == "copy")):
+            if copied:
+                torch._foreach_copy_(teacher, student)
+            else:
+                torch._foreach_lerp_(teacher, student, 1 - self.ema_decay)
