@@ -5,9 +5,8 @@ import references_base as reference
 import torch
 from references import softmax
 
-from sslkit import ops
 from sslkit.errors import InputError
-from sslkit.methods import FreeMatch, MixMatch, ReMixMatch
+from sslkit.methods import FreeMatch, MixMatch, ReMixMatch, ops
 from sslkit.records import Batch, Out, Spec
 
 B, N, C, SIDE = 4, 8, 5, 4

@@ -1,9 +1,9 @@
 """The methods, one paper a file. A new one is a file and its class in ALL."""
 from sslkit.errors import choose
 from sslkit.methods.base import Method
+from sslkit.methods.fixed_labels import HDL
 from sslkit.methods.fixmatch import FixMatch
 from sslkit.methods.freematch import FreeMatch
-from sslkit.methods.hdl import HDL
 from sslkit.methods.kd_fixmatch import KDFixMatch
 from sslkit.methods.mixmatch import MixMatch
 from sslkit.methods.remixmatch import ReMixMatch

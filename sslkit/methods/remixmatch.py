@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from sslkit.errors import not_negative, require
 from sslkit.methods.base import Method
+from sslkit.methods.ops import mixup, mixup_draws, sharpen
 from sslkit.networks import Nets
-from sslkit.ops import mixup, mixup_draws, sharpen
 from sslkit.records import Batch, Spec, Step
 
 QUEUE, DECAY = 128, 0.999
