@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _NAMES = {"InputError": "errors", "load": "data", "split": "data", "SSLData": "data", "PseudoLabels": "records", "Method": "methods",
           **dict.fromkeys(("Supervised", "MixMatch", "ReMixMatch", "FixMatch", "FreeMatch", "SimMatch", "KDFixMatch"), "methods"),
-          "confident": "labelers", "cluster_agree": "labelers", "kd_fixmatch": "recipes", "hdl_on": "recipes", "Config": "train",
+          "confident": "labelers", "cluster_agree": "labelers", "hdl": "labelers", "one_shot": "labelers", "kd_fixmatch": "recipes", "hdl_on": "recipes", "Config": "train",
           "Machine": "train", "predict": "train", "evaluate": "train", "fit": "runs", "Run": "runs", "all_runs": "runs"}
 __all__ = ["__version__", *_NAMES]
 

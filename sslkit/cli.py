@@ -330,7 +330,7 @@ def lab(argv: list[str]) -> int:
 
 def label(argv: list[str]) -> int:
     """sslkit label."""
-    from sslkit import label as room
+    from sslkit import labelers as room
 
     parser = Parser(prog="sslkit label", description=inspect.getdoc(room.label).split("\n\n")[0])
     parser.add_argument("embeddings", metavar="EMBEDDINGS", help="a table of numbers, .npy")

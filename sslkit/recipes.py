@@ -20,17 +20,27 @@ import torch
 from sslkit.data import SSLData
 from sslkit.errors import choose, in_unit, require
 from sslkit.files import cannot_write, write_atomically, write_json
-from sslkit.hdl import Metric, Mode, hdl
-from sslkit.labelers import CLUSTERINGS, MATCHINGS, Clustering, Matching, cluster_agree, confident
+from sslkit.labelers import (
+    CLUSTERINGS,
+    MATCHINGS,
+    Clustering,
+    Matching,
+    Metric,
+    Mode,
+    by_class,
+    cluster_agree,
+    confident,
+    hdl,
+    label_quality,
+)
 from sslkit.methods import HDL, FixMatch, KDFixMatch
 from sslkit.methods.base import Method
-from sslkit.metrics import by_class, label_quality
 from sslkit.networks import Network
 from sslkit.records import Progress, PseudoLabels, Snapshot
 from sslkit.runs import Run, code_version, fit, record, run_path
 from sslkit.train import Config, Machine, predict
 
-CODE = {"kd-fixmatch": ("labelers", "recipes"), "hdl": ("hdl", "neighbors", "recipes")}       # files that decide a recipe's result too
+CODE = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "recipes"), "hdl": ("labelers/hdl", "labelers/neighbors", "recipes")}       # files that decide a recipe's result too
 
 
 Live = Callable[[str, int, Snapshot], None]            # the stage, its steps, where it stands

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from sslkit.data import SSLData, load, split
-from sslkit.hdl import one_shot
-from sslkit.labelers import cluster_agree, confident
+from sslkit.labelers import by_class, cluster_agree, confident, label_quality, one_shot, precision_curve
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
-from sslkit.metrics import by_class, label_quality, precision_curve
 from sslkit.notebook import fit_all, patient
 from sslkit.recipes import Plan, labels_found
 from sslkit.records import PseudoLabels

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sslkit.data import SSLData, augment, send
 from sslkit.errors import InputError, choose, require
+from sslkit.labelers import by_class
 from sslkit.methods.base import Method
-from sslkit.metrics import by_class
 from sslkit.networks import Nets, Network, build, known_network
 from sslkit.records import Batch, Snapshot, Spec, Step
 from sslkit.scales import SCALES

@@ -5,10 +5,10 @@ import references_hdl as reference
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from sslkit import hdl as room
 from sslkit.errors import InputError
-from sslkit.hdl import hdl, one_shot
-from sslkit.neighbors import checked, neighbors
+from sslkit.labelers import hdl as room
+from sslkit.labelers.hdl import hdl, one_shot
+from sslkit.labelers.neighbors import checked, neighbors
 
 
 def case(seed, labelled=0.3):

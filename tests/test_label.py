@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sslkit import cli
-from sslkit.hdl import hdl
-from sslkit.label import COLUMNS, read_embeddings, read_labels
+from sslkit.labelers.from_files import COLUMNS, read_embeddings, read_labels
+from sslkit.labelers.hdl import hdl
 
 
 @pytest.fixture

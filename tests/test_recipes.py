@@ -12,7 +12,7 @@ from sslkit import methods
 from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.errors import InputError
-from sslkit.hdl import hdl
+from sslkit.labelers.hdl import hdl
 from sslkit.recipes import hdl_on, kd_fixmatch
 from sslkit.runs import Run, Stopped, fit
 from sslkit.train import Config, Machine, predict

@@ -16,7 +16,7 @@ MOST = {"spectral": 20_000}
 def one(kind: str, n: int) -> None:
     import torch
 
-    from sslkit.labelers import cluster_agree
+    from sslkit.labelers.trusted import cluster_agree
 
     g = torch.Generator().manual_seed(0)
     truth = torch.randint(10, (n,), generator=g)

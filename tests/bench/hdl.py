@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from sslkit.hdl import hdl
+from sslkit.labelers.hdl import hdl
 
 
 def main(n: int, k: str, mode: str, metric: str) -> None:

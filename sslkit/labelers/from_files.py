@@ -66,8 +66,8 @@ def label(embeddings: str, labels: str,
     Returns what was found: k, the curve of hidden-label accuracies, rounds, copied; the growth of each class, its share of all labels over
     its share of the given ones, far above 1 where it flooded. InputError for files that cannot be used.
     """
-    from sslkit.hdl import hdl
-    from sslkit.metrics import class_growth
+    from sslkit.labelers.hdl import hdl
+    from sslkit.labelers.quality import class_growth
 
     try:
         size = k if k == "auto" else int(k)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sslkit.errors import choose, require
-from sslkit.neighbors import checked, neighbors, reverse
+from sslkit.labelers.neighbors import checked, neighbors, reverse
 from sslkit.records import Progress, PseudoLabels
 
 Mode, Metric = Literal["layer", "exact"], Literal["cosine", "euclidean"]

@@ -1,0 +1,45 @@
+"""How good labels are, by the hidden truth; and how far each class has grown, which needs no truth."""
+import statistics
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def label_quality(label: Tensor, truth: Tensor, num_classes: int) -> dict:
+    """How good labels (n,) are, -1 for none, by the hidden truth (n,), -1 where unknown: rows labelled, coverage (their share), precision
+    (of those whose truth is known; None: there is none), rows per class."""
+    given = label >= 0
+    right = (label == truth)[given & (truth >= 0)]
+    precision = right.float().mean().item() if len(right) else None
+    return {"rows": int(given.sum()), "coverage": given.float().mean().item(), "precision": precision,
+            "per_class": torch.bincount(label[given], minlength=num_classes).tolist()}
+
+
+def by_class(answer: Tensor, truth: Tensor, classes: int, groups: Mapping[str, Sequence[int]] = {}) -> dict:
+    """Accuracy of each class, a list of C, None where truth has none of it; and the mean over each group of classes that has any.
+    answer, truth (n,) int64, rows of truth -1 are left out."""
+    answer, truth = answer[truth >= 0], truth[truth >= 0]
+    right = torch.bincount(truth[answer == truth], minlength=classes).tolist()
+    each = [r / n if n else None for r, n in zip(right, torch.bincount(truth, minlength=classes).tolist())]
+    known = {name: [each[c] for c in group if each[c] is not None] for name, group in groups.items()}
+    return {"class": each, **{name: statistics.fmean(values) if values else None for name, values in known.items()}}
+
+
+def class_growth(label: Tensor, order: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """How far each class has grown after each round of a labelling such as HDL's: (m,) the share of all n rows that have a label, (m, C) a
+    class's images over those it would have in the end if it kept its share of the given labels. 1 at the end: as it was given; far above
+    1: it floods. label (n,), none of them -1; order (n,) its round, 0 for the given ones; y (n,) the given labels, -1 elsewhere. The truth
+    is not needed.
+    """
+    rows = order.argsort(stable=True)
+    total = F.one_hot(label[rows], classes).cumsum(0)
+    ends = torch.cat([order[rows].diff().nonzero()[:, 0], torch.tensor([len(rows) - 1])])
+    expected = len(y) * torch.bincount(y[y >= 0], minlength=classes) / (y >= 0).sum()
+    return (ends + 1) / len(y), total[ends] / expected
+
+
+def precision_curve(right: Tensor, order: Tensor) -> Tensor:
+    """(n,) of the first row, the first two ... the share that is right. right (n,) bool; order (n,): the rows, the first one first."""
+    return right[order].cumsum(0) / torch.arange(1, len(order) + 1)
