@@ -13,10 +13,11 @@ processes) over cluster, work, task and lease, watch (what is at work in a store
 """
 __version__ = "0.1.0"
 
-_NAMES = {"InputError": "errors", "load": "data", "split": "data", "SSLData": "data", "PseudoLabels": "records", "Method": "methods",
-          **dict.fromkeys(("Supervised", "MixMatch", "ReMixMatch", "FixMatch", "FreeMatch", "SimMatch", "KDFixMatch"), "methods"),
-          "confident": "labelers", "cluster_agree": "labelers", "hdl": "labelers", "one_shot": "labelers", "kd_fixmatch": "recipes", "hdl_on": "recipes", "Config": "train",
-          "Machine": "train", "predict": "train", "evaluate": "train", "fit": "runs", "Run": "runs", "all_runs": "runs"}
+_NAMES = {**dict.fromkeys(("InputError",), "errors"), **dict.fromkeys(("PseudoLabels",), "records"),
+          **dict.fromkeys(("SSLData", "load", "split"), "data"), **dict.fromkeys(("Nets", "build"), "networks"),
+          **dict.fromkeys(("Method", "Supervised", "MixMatch", "ReMixMatch", "FixMatch", "FreeMatch", "SimMatch", "KDFixMatch"), "methods"),
+          **dict.fromkeys(("cluster_agree", "confident", "hdl", "one_shot"), "labelers"),
+          **dict.fromkeys(("Config", "Feed", "Machine", "Run", "all_runs", "evaluate", "fit", "hdl_on", "kd_fixmatch", "predict"), "training")}
 __all__ = ["__version__", *_NAMES]
 
 

@@ -23,10 +23,10 @@ from sslkit import papers, scales
 from sslkit.errors import InputError, require
 from sslkit.execute import NotebookJob, executed, short
 from sslkit.files import cannot_write, terminable
-from sslkit.jobs import distinct, finished
 from sslkit.lesson import Lesson, grid, lessons, parameters_of, pick, read, stripped, typed
 from sslkit.report import export, page, put
 from sslkit.terminal import clock
+from sslkit.training import distinct, finished
 
 __all__ = ["Fill", "lessons", "reproduce", "tables_among"]
 NOTEBOOKS = {"simmatch": "90_simmatch_tables", "kd-fixmatch": "91_kd_fixmatch_tables", "hdl": "92_hdl_tables"}

@@ -77,9 +77,7 @@ def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
     from sslkit import methods
     from sslkit.data import load, split
-    from sslkit.recipes import Plan
-    from sslkit.runs import Run, Stopped
-    from sslkit.train import Config, Machine
+    from sslkit.training import Config, Machine, Plan, Run, Stopped
 
     known = [name for name, method in methods.BY_NAME.items() if method.direct] + ["kd-fixmatch"]
     if not argv or argv[0] in ("-h", "--help"):
@@ -160,7 +158,7 @@ def quality_said(found: dict, *names: str) -> list[str]:
 
 def begun(values: argparse.Namespace, new: dict):
     """The Run of the record `new` in its folder. InputError for a folder that holds another one, and unless what was stopped is resumed."""
-    from sslkit.runs import Run, run_path
+    from sslkit.training import Run, run_path
 
     run = Run(values.out or run_path(new))
     run.check(new)
@@ -190,7 +188,7 @@ def runs(argv: list[str]) -> int:
     """sslkit runs."""
     from pathlib import Path
 
-    from sslkit.runs import all_runs, store
+    from sslkit.training import all_runs, store
     from sslkit.watch import newest
 
     parser = Parser(prog="sslkit runs", description="What was run, newest first.")
@@ -319,7 +317,7 @@ def lab(argv: list[str]) -> int:
     import subprocess
 
     from sslkit import batch
-    from sslkit.runs import store
+    from sslkit.training import store
 
     parser = Parser(prog="sslkit lab", description="Open JupyterLab in the lessons; other flags go to JupyterLab, as --port 8890.")
     _, rest = parser.parse_known_args(argv)
@@ -357,7 +355,7 @@ def label(argv: list[str]) -> int:
 
 def bench(argv: list[str]) -> int:
     """sslkit bench."""
-    from sslkit import bench as room
+    from sslkit.training import bench as room
 
     parser = Parser(prog="sslkit bench", description=inspect.getdoc(room.bench))
     parser.add_parameters(room.bench, "what is measured")

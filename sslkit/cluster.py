@@ -13,7 +13,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.comm import connect
 
 from sslkit.errors import require
-from sslkit.train import Machine
+from sslkit.training import Machine
 
 CONNECT_SECONDS = 5
 BYTES_OF_ONE = 2e9                   # of memory for a job: a lesson's kernel takes up to 1.2 GB, the processes about it 0.6 each

@@ -21,12 +21,10 @@ from sslkit.cluster import connected, hands, reachable, shape
 from sslkit.errors import InputError, require
 from sslkit.execute import NotebookJob
 from sslkit.files import stop_signals
-from sslkit.jobs import CODE_OF, Job
 from sslkit.lease import Lease, age, content, held
-from sslkit.runs import code_version, store
 from sslkit.task import SAVE_SECONDS, keep_failure, lease_of
 from sslkit.terminal import Screen, clock
-from sslkit.train import Machine
+from sslkit.training import CODE_OF, Job, Machine, code_version, store
 from sslkit.watch import at, busy, cut
 from sslkit.work import end_spare, work
 

@@ -39,8 +39,7 @@ from sslkit.errors import InputError
 from sslkit.files import cannot_write, terminable, write_json
 from sslkit.lesson import Lesson, read
 from sslkit.report import put
-from sslkit.runs import Run, store
-from sslkit.train import Machine
+from sslkit.training import Machine, Run, store
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib", "ipywidgets")
 

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 
 import sslkit
 from sslkit.errors import InputError, choose, require
-from sslkit.runs import store
+from sslkit.training import store
 
 MAX_BYTES = 500_000                 # of a notebook that is committed
 SECONDS_UNKNOWN = 60                # for a lesson that does not say how long it takes

@@ -19,12 +19,10 @@ from sslkit.data import SSLData
 from sslkit.errors import Busy, require
 from sslkit.files import write_atomically, write_json
 from sslkit.lease import Lease
-from sslkit.methods.base import Method
+from sslkit.methods import Method
 from sslkit.networks import Network
-from sslkit.recipes import Plan
-from sslkit.runs import Run, Stopped, run_path, store
 from sslkit.task import lease_of
-from sslkit.train import Config, Machine
+from sslkit.training import Config, Machine, Plan, Run, Stopped, run_path, store
 from sslkit.watch import at_work
 
 REDRAW_SECONDS, LINE_SECONDS = 2, 10

@@ -17,11 +17,9 @@ from nbformat import NotebookNode
 from sslkit import __version__, papers
 from sslkit.errors import InputError
 from sslkit.files import write_atomically
-from sslkit.jobs import finished
 from sslkit.lesson import Lesson, plain
-from sslkit.runs import all_runs, store
 from sslkit.terminal import clock
-from sslkit.train import Machine
+from sslkit.training import Machine, all_runs, finished, store
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2230; --soft: #5b6473; --line: #dfe3ea; --page: #f5f6f8; --card: #fff;

@@ -12,10 +12,8 @@ from sslkit.data import SSLData, load, split
 from sslkit.labelers import by_class, cluster_agree, confident, label_quality, one_shot, precision_curve
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
 from sslkit.notebook import fit_all, patient
-from sslkit.recipes import Plan, labels_found
 from sslkit.records import PseudoLabels
-from sslkit.runs import Run
-from sslkit.train import Config, predict, train
+from sslkit.training import Config, Plan, Run, labels_found, predict, train
 
 Rows = list[dict[str, float | str | None]]
 WEAK_LABELS = 10                     # one of each digit

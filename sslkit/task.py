@@ -64,10 +64,8 @@ def set_aside(folder: Path) -> list[str]:
 def perform(spec: dict) -> dict:
     """Do the job `spec` describes: {"state": done, found, elsewhere, stopped or failed, "run": its folder, "error": why it failed}."""
     from sslkit.errors import Busy
-    from sslkit.jobs import Job
     from sslkit.lease import Lease
-    from sslkit.runs import Stopped, store
-    from sslkit.train import Machine
+    from sslkit.training import Job, Machine, Stopped, store
 
     if spec["kind"] == "notebook":                      # what it needs is slow to import
         from sslkit.execute import NotebookJob
@@ -98,8 +96,7 @@ def perform(spec: dict) -> dict:
 
 
 def main() -> int:
-    from sslkit.jobs import CODE_OF
-    from sslkit.runs import code_version
+    from sslkit.training import CODE_OF, code_version
 
     for names in CODE_OF:                                # of what has been imported, not of what the files hold when the job comes
         code_version(*names)

@@ -7,8 +7,8 @@ from pathlib import Path
 from sslkit.errors import InputError
 from sslkit.files import is_locked
 from sslkit.lease import content, held
-from sslkit.runs import Run, has_result, store
 from sslkit.task import failures
+from sslkit.training import Run, has_result, store
 
 
 def newest(path: Path) -> Run:

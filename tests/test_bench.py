@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sslkit import bench
 from sslkit.cli import main
 from sslkit.errors import InputError
+from sslkit.training import bench
 
 KEYS = {"naive_ms", "bare_ms", "step_ms", "ratio", "speedup", "augment_images_per_s", "pillow_images_per_s", "method", "net",
         "batch_size", "mu", "size", "rounds", "precision", "channels_last", "compile", "arguments", "device",

@@ -20,8 +20,9 @@ from sslkit import cli, methods
 from sslkit import terminal as room
 from sslkit.files import cannot_write
 from sslkit.methods import FixMatch
-from sslkit.runs import Run, Stopped, all_runs, fit
-from sslkit.train import Config, Machine
+from sslkit.training.config import Config, Machine
+from sslkit.training.run import Run, Stopped, fit
+from sslkit.training.runs import all_runs
 
 SHORT = ["--steps", "30", "--eval-every", "10", "--batch-size", "8", "--mu", "2", "--threads", "1", "--device", "cpu"]
 DIRECT = [method for method in methods.ALL if method.direct]

@@ -18,10 +18,10 @@ import pytest
 from sslkit import cluster, engine, watch
 from sslkit.errors import InputError
 from sslkit.files import locked
-from sslkit.jobs import Job
 from sslkit.lease import Lease
-from sslkit.runs import Run
 from sslkit.task import lease_of
+from sslkit.training.run import Run
+from sslkit.training.spec import Job
 from sslkit.work import work
 
 SMALL = {"batch_size": 16, "mu": 2, "eval_every": 10}
@@ -31,7 +31,7 @@ FEW = [Job("supervised", "digits", 20, seed, 20, train=SMALL) for seed in (0, 1)
 PROGRAM = """
 import json, sys
 from sslkit.engine import run_batch
-from sslkit.jobs import Job
+from sslkit.training.spec import Job
 if __name__ == "__main__":
     batch = run_batch([Job(**job) for job in json.loads(sys.argv[1])], scheduler=(sys.argv[2:] or [None])[0], workers=2)
     print(json.dumps([[d.job.name, d.state, d.error, str(d.path)] for d in batch.doing]))

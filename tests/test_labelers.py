@@ -6,9 +6,9 @@ import pytest
 import references as ref
 import torch
 
-from sslkit import metrics
 from sslkit.errors import InputError
 from sslkit.labelers import trusted as labelers
+from sslkit.training import metrics
 
 L2, L3, L10 = math.log(2), math.log(3), math.log(10)
 

@@ -270,8 +270,8 @@ def test_kd_fixmatch_agrees_with_the_reference(seed, loss):
 
 def test_kd_fixmatch_without_a_trusted_row_is_fixmatch_to_the_bit(digits, tmp_path):
     from sslkit.records import PseudoLabels
-    from sslkit.runs import fit
-    from sslkit.train import Config, Machine
+    from sslkit.training.config import Config, Machine
+    from sslkit.training.run import fit
     nobody = digits.told(PseudoLabels(torch.full((1397,), -1), torch.zeros(1397), {}, "nobody"))
     config = Config(steps=60, eval_every=20, batch_size=16, mu=2)
     machine = Machine(device="cpu", threads=1)

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit import notebook, recipes
+from sslkit import notebook
 from sslkit.errors import InputError
 from sslkit.methods import FixMatch, SimMatch, Supervised
 from sslkit.plots import Figure
-from sslkit.runs import Run, Stopped, record, run_path, store
 from sslkit.scales import SCALES
-from sslkit.train import Config
+from sslkit.training import recipes
+from sslkit.training.config import Config
+from sslkit.training.identity import record, run_path, store
+from sslkit.training.run import Run, Stopped
 
 LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

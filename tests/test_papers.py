@@ -12,11 +12,11 @@ from sslkit import cli, papers
 from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.errors import InputError
-from sslkit.jobs import Job, finished, protocol
 from sslkit.networks.network import build
-from sslkit.runs import record
 from sslkit.scales import SCALES, scale
-from sslkit.train import Config
+from sslkit.training.config import Config
+from sslkit.training.identity import record
+from sslkit.training.spec import Job, finished, protocol
 
 
 def finish(folder: Path, job: Job, **result) -> None:

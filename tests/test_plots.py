@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit import metrics, plots
+from sslkit import plots
+from sslkit.training import metrics
 
 
 def pixels(figure):

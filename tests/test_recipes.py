@@ -13,9 +13,10 @@ from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.labelers.hdl import hdl
-from sslkit.recipes import hdl_on, kd_fixmatch
-from sslkit.runs import Run, Stopped, fit
-from sslkit.train import Config, Machine, predict
+from sslkit.training.config import Config, Machine
+from sslkit.training.loop import predict
+from sslkit.training.recipes import hdl_on, kd_fixmatch
+from sslkit.training.run import Run, Stopped, fit
 
 CPU = Machine(device="cpu", threads=1)
 SHORT = Config(steps=80, eval_every=20, batch_size=16, mu=2)
@@ -109,7 +110,7 @@ def test_a_stopped_recipe_goes_on_to_the_bit_and_does_no_stage_twice(stage, whol
 def test_a_killed_process_goes_on_where_it_was(whole, digits, tmp_path):
     code = f"""
 from sslkit import Config, Machine, load, split
-from sslkit.recipes import hdl_on, kd_fixmatch
+from sslkit.training.recipes import hdl_on, kd_fixmatch
 import sslkit.runs
 sslkit.runs.CHECKPOINT_SECONDS = 0
 kd_fixmatch(split(load("digits"), 20, 0), Config(steps=80, eval_every=20, batch_size=16, mu=2), Machine(device="cpu", threads=1),

@@ -16,15 +16,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslkit import runs as room
-from sslkit import train
 from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.files import cannot_write
 from sslkit.methods import FixMatch, SimMatch, Supervised
-from sslkit.runs import Run, Stopped, all_runs, difference, fit, record, run_path, store
-from sslkit.train import Config, Machine, evaluate
+from sslkit.training import loop as train
+from sslkit.training import run as room
+from sslkit.training.config import Config, Machine
+from sslkit.training.identity import difference, record, run_path, store
+from sslkit.training.loop import evaluate
+from sslkit.training.run import Run, Stopped, fit
+from sslkit.training.runs import all_runs
 
 SHORT = Config(steps=22, batch_size=8, mu=2, eval_every=5)       # evaluations at 5, 10, 15, 20 and 22
 CPU = Machine(device="cpu", threads=1)

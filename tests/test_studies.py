@@ -6,10 +6,11 @@ from sslkit import studies
 from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.methods import FixMatch
-from sslkit.recipes import hdl_on
 from sslkit.records import PseudoLabels
-from sslkit.runs import fit
-from sslkit.train import Config, predict
+from sslkit.training.config import Config
+from sslkit.training.loop import predict
+from sslkit.training.recipes import hdl_on
+from sslkit.training.run import fit
 
 
 def test_early_labels_are_those_that_the_run_itself_saw(runs, digits):

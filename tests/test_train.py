@@ -6,14 +6,16 @@ import pytest
 import references
 import torch
 
-from sslkit import train
 from sslkit.data import augment
 from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.methods import FixMatch, Supervised
 from sslkit.records import Step
-from sslkit.train import Config, Feed, Machine, cosine_lr, means, tally
+from sslkit.training import loop as train
+from sslkit.training.config import Config, Machine
+from sslkit.training.feed import Feed
+from sslkit.training.loop import cosine_lr, means, tally
 
 CPU = torch.device("cpu")
 SHORT = Config(steps=24, batch_size=8, mu=2, eval_every=8)

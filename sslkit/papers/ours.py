@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslkit.errors import InputError
-from sslkit.jobs import finished
 from sslkit.papers.reported import Cell, Table
-from sslkit.runs import Run
 from sslkit.scales import SCALES, scale
+from sslkit.training import Run, finished
 
 
 @dataclass(frozen=True)

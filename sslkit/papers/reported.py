@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from sslkit.errors import choose
-from sslkit.jobs import Job
 from sslkit.scales import SCALES, Scale
+from sslkit.training import Job
 
 DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "STL-10": "stl10", "Food-101": "food101", "digits": "digits"}
 OURS = {"MixMatch": "mixmatch", "ReMixMatch": "remixmatch", "FixMatch(RA)": "fixmatch", "SimMatch": "simmatch"}

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import torch
 
 from sslkit.data import SSLData, load, split
-from sslkit.errors import InputError
 from sslkit.methods import FixMatch, KDFixMatch, method_class
-from sslkit.recipes import CODE, Plan
 from sslkit.records import Progress
-from sslkit.runs import Run, all_runs, has_result, run_path
-from sslkit.train import Config, Machine, set_up, take_step
+from sslkit.training.config import Config, Machine
+from sslkit.training.identity import protocol, run_path
+from sslkit.training.loop import set_up, take_step
+from sslkit.training.recipes import CODE, Plan
+from sslkit.training.run import Run, has_result
 
 SIDES = {"digits": 8, "stl10": 96, "food101": 128}      # of the others 32
 CODE_OF = ((), *CODE.values())                          # for runs.code_version: of a run, of each recipe
@@ -127,31 +128,6 @@ class Job:
         data = {"name": self.data, "labels": self.labels, "imbalance": [float(self.imbalance)] * 2, "side": like.side,
                 "flip": self.data not in ("digits", "svhn")}
         return protocol({"method": self.method, "arguments": arguments, "data": data, "train": train})
-
-
-USUAL = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True, "unlabeled_asked": None}
-
-
-def protocol(config: dict) -> str:
-    """What makes two records' results comparable: everything but the seed, the rows drawn, the code, the precision and the machine."""
-    def plain(value: Any) -> Any:
-        return {k: plain(v) for k, v in value.items() if k not in ("precision", "seed")} if isinstance(value, dict) else value
-
-    data = USUAL | {name: value for name, value in config["data"].items() if name not in ("unlabeled", "split")}
-    return json.dumps(plain({"method": config["method"], "arguments": config["arguments"], "data": data, "train": config["train"],
-                             "initial": config.get("initial")}), sort_keys=True)
-
-
-def finished(folder: Path | None = None) -> dict[str, dict[int, Run]]:
-    """protocol -> seed -> the newest finished run of it in a store. What cannot be read is left out."""
-    found: dict[str, dict[int, Run]] = {}
-    for run in all_runs(folder):
-        try:
-            if run.result is not None:
-                found.setdefault(protocol(run.config), {}).setdefault(run.config["train"]["seed"], run)
-        except (InputError, KeyError, TypeError, AttributeError):
-            continue
-    return found
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:

@@ -3,7 +3,6 @@
 config.json is everything that decides the result. metrics.jsonl has a line for each evaluation, written as it happens. checkpoint.pt
 is replaced atomically and loads with weights_only=True. result.json is there only when the run is finished.
 """
-import hashlib
 import json
 import os
 import platform
@@ -14,21 +13,20 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import torch
 
-from sslkit import __version__
 from sslkit.data import SSLData
 from sslkit.errors import InputError, choose, require
 from sslkit.files import cannot_write, locked, stop_signals, write_atomically, write_json
-from sslkit.methods import method_class
-from sslkit.methods.base import Method
-from sslkit.metrics import median_last
+from sslkit.methods import Method, method_class
 from sslkit.networks import Nets, Network, build
 from sslkit.records import Snapshot
-from sslkit.train import Config, Machine, describe, set_up, train
+from sslkit.training.config import Config, Machine
+from sslkit.training.identity import changes, record, run_path
+from sslkit.training.loop import set_up, train
+from sslkit.training.metrics import median_last
 
 CHECKPOINT_SECONDS = 60
 SAVED = {"format", "config", "seconds", "step", "sums", "student", "teacher", "optimizer", "method"}      # in checkpoint.pt
@@ -40,24 +38,6 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, run: "Run", step: int, steps: int):
         super().__init__(f"stopped at step {step:,} of {steps:,}; {run.path} can go on from there")
         self.run = run
-
-
-def store() -> Path:
-    """Where runs lie: $SSLKIT_RUNS, else `runs` beside the nearest pyproject.toml above the working directory, else here."""
-    if os.environ.get("SSLKIT_RUNS"):
-        return Path(os.environ["SSLKIT_RUNS"]).expanduser()
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").exists()), here) / "runs"
-
-
-@cache
-def code_version(*more: str) -> dict[str, str]:
-    """The package's version and a hash of the files that decide a result; `more` of them for what is more than a run."""
-    folder, digest = Path(__file__).parent, hashlib.sha256()
-    rooms = (sorted(folder.glob(f"{room}/*.py")) for room in ("data", "networks", "methods"))
-    for path in [*(folder / f"{name}.py" for name in ("train", *more)), *(path for room in rooms for path in room)]:
-        digest.update(path.read_bytes())
-    return {"version": __version__, "hash": digest.hexdigest()[:16]}
 
 
 class Run:
@@ -198,47 +178,6 @@ def has_result(path: Path) -> bool:
     with suppress(InputError):
         return Run(path).result is not None
     return False
-
-
-def all_runs(folder: Path | None = None) -> list[Run]:
-    """The runs of a store, newest first."""
-    runs = [Run(path.parent) for path in (folder or store()).glob("*/config.json")]
-    return sorted(runs, key=lambda run: (run.path / "config.json").stat().st_mtime, reverse=True)
-
-
-def record(method: Method, data: SSLData, config: Config, initial: Network | None = None) -> dict:
-    """config.json for a run of `method` on `data`, from the weights `initial` if given, as it reads back; `config` is resolved."""
-    more = {"channels": data.images.shape[1], "classes": data.classes}
-    if initial is not None:
-        digest = hashlib.sha256()
-        for value in initial.state_dict().values():
-            digest.update(value.cpu().numpy().tobytes())
-        more["initial"] = digest.hexdigest()[:16]
-    return json.loads(json.dumps({**describe(method, data, config), **more, "code": code_version()}))
-
-
-def run_path(record: dict, folder: Path | None = None) -> Path:
-    """Where the run of this record lies in the store: method, data, labels, seed, and a hash of everything."""
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
-    data = re.sub(r"[^\w.-]+", "-", Path(record["data"]["name"]).name)
-    return (folder or store()) / f"{record['method']}-{data}-{record['data']['labels']}-s{record['train']['seed']}-{digest}"
-
-
-def difference(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """The settings in which two records differ, as `name old -> new`."""
-    rows = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            rows += difference(a, b, f"{prefix}{key}.")
-        elif a != b:
-            rows.append(f"{prefix}{key} {a} -> {b}")
-    return rows
-
-
-def changes(old: dict, new: dict) -> str:
-    """The first settings in which two records differ, in words; "" where only the code does."""
-    return "; ".join(difference({**old, "code": 0}, {**new, "code": 0})[:4])
 
 
 def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, out: str | Path | None = None,

@@ -21,10 +21,10 @@ from torch import Tensor
 from sslkit import methods
 from sslkit.data import SSLData, augment
 from sslkit.errors import InputError, require
-from sslkit.methods import FixMatch
-from sslkit.methods.base import Method
+from sslkit.methods import FixMatch, Method
 from sslkit.records import Batch
-from sslkit.train import PRECISION, Config, Machine, set_up, take_step
+from sslkit.training.config import PRECISION, Config, Machine
+from sslkit.training.loop import set_up, take_step
 
 
 class PillowUSB:

@@ -33,14 +33,16 @@ from sslkit.labelers import (
     hdl,
     label_quality,
 )
-from sslkit.methods import HDL, FixMatch, KDFixMatch
-from sslkit.methods.base import Method
+from sslkit.methods import HDL, FixMatch, KDFixMatch, Method
 from sslkit.networks import Network
 from sslkit.records import Progress, PseudoLabels, Snapshot
-from sslkit.runs import Run, code_version, fit, record, run_path
-from sslkit.train import Config, Machine, predict
+from sslkit.training.config import Config, Machine
+from sslkit.training.identity import code_version, record, run_path
+from sslkit.training.loop import predict
+from sslkit.training.run import Run, fit
 
-CODE = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "recipes"), "hdl": ("labelers/hdl", "labelers/neighbors", "recipes")}       # files that decide a recipe's result too
+CODE = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "training/recipes"),       # files that decide a recipe's result too
+        "hdl": ("labelers/hdl", "labelers/neighbors", "training/recipes")}
 
 
 Live = Callable[[str, int, Snapshot], None]            # the stage, its steps, where it stands
