@@ -188,8 +188,8 @@ def runs(argv: list[str]) -> int:
     """sslkit runs."""
     from pathlib import Path
 
+    from sslkit.batch import newest
     from sslkit.training import all_runs, store
-    from sslkit.watch import newest
 
     parser = Parser(prog="sslkit runs", description="What was run, newest first.")
     parser.add_argument("--store", metavar="DIR", help="where the runs lie (default: $SSLKIT_RUNS or runs/)")
@@ -238,7 +238,7 @@ def watch(folder) -> int:
     """sslkit runs --watch: what is at work in a store, again and again."""
     import time
 
-    from sslkit.watch import at_work
+    from sslkit.batch import at_work
 
     screen = Screen(sys.stdout)
     try:

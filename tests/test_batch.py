@@ -16,11 +16,14 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from sslkit import batch, lesson, report, watch
+from sslkit.batch import notebook_file as lesson
+from sslkit.batch import page as report
+from sslkit.batch import reproduction as batch
+from sslkit.batch import watch
+from sslkit.batch.execute_notebook import NotebookJob, execute
+from sslkit.batch.process import lease_of
 from sslkit.errors import InputError
-from sslkit.execute import NotebookJob, execute
 from sslkit.lease import Lease
-from sslkit.task import lease_of
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1)); plt.plot([0, 1]); plt.show()"
 
@@ -445,7 +448,7 @@ run = fit_once(FixMatch(), split(load("digits"), 20, {seed}), Config(seed={seed}
 print("ACC", run.result["test_acc"], len(run.metrics))
 """
 PROGRAM = """
-from sslkit.batch import reproduce
+from sslkit.batch.reproduction import reproduce
 if __name__ == "__main__":
     raise SystemExit(not reproduce(workers=2))
 """
@@ -456,7 +459,7 @@ def kernels(store: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "environ"]):
         words = " ".join(process.info["cmdline"] or ())
-        if ("ipykernel" in words or "sslkit.task" in words) and (process.info["environ"] or {}).get("SSLKIT_RUNS") == str(store):
+        if ("ipykernel" in words or "sslkit.batch.process" in words) and (process.info["environ"] or {}).get("SSLKIT_RUNS") == str(store):
             found.append(process)
     return found
 
@@ -493,7 +496,7 @@ def test_a_batch_of_lessons_that_is_killed_goes_on(project, seconds, undisturbed
     process, begin = run_of(program), time.monotonic()
     while time.monotonic() - begin < seconds and process.poll() is None:
         time.sleep(.1)
-    victims = [child for child in kernels(store) if "sslkit.task" in " ".join(child.cmdline())]
+    victims = [child for child in kernels(store) if "sslkit.batch.process" in " ".join(child.cmdline())]
     for victim in (*victims[:1], process):
         victim.kill()
     process.communicate()

@@ -15,14 +15,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from sslkit import cluster, engine, watch
+from sslkit.batch import engine, watch
+from sslkit.batch import workers as cluster
+from sslkit.batch.process import lease_of, work
 from sslkit.errors import InputError
 from sslkit.files import locked
 from sslkit.lease import Lease
-from sslkit.task import lease_of
 from sslkit.training.run import Run
 from sslkit.training.spec import Job
-from sslkit.work import work
 
 SMALL = {"batch_size": 16, "mu": 2, "eval_every": 10}
 JOBS = [Job(method, "digits", 20, seed, steps, train=SMALL) for method, steps, seed in (
@@ -30,7 +30,7 @@ JOBS = [Job(method, "digits", 20, seed, steps, train=SMALL) for method, steps, s
 FEW = [Job("supervised", "digits", 20, seed, 20, train=SMALL) for seed in (0, 1)]
 PROGRAM = """
 import json, sys
-from sslkit.engine import run_batch
+from sslkit.batch.engine import run_batch
 from sslkit.training.spec import Job
 if __name__ == "__main__":
     batch = run_batch([Job(**job) for job in json.loads(sys.argv[1])], scheduler=(sys.argv[2:] or [None])[0], workers=2)
@@ -83,7 +83,7 @@ def children(process) -> list[psutil.Process]:
     with suppress(psutil.Error):
         for child in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.Error):
-                if "sslkit.task" in child.cmdline():
+                if "sslkit.batch.process" in child.cmdline():
                     found.append(child)
     return found
 
@@ -91,7 +91,7 @@ def children(process) -> list[psutil.Process]:
 def alone(seconds=60) -> None:
     """Wait until nothing that a killed batch left is at work."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and any("sslkit.task" in (p.info["cmdline"] or ()) and p.info["ppid"] == 1
+    while time.monotonic() < end and any("sslkit.batch.process" in (p.info["cmdline"] or ()) and p.info["ppid"] == 1
                                          for p in psutil.process_iter(["cmdline", "ppid"])):
         time.sleep(0.1)
 
@@ -194,7 +194,7 @@ def test_ctrl_c_saves_what_runs_and_nobody_else_reaches_a_batch(program, tmp_pat
 def test_sigterm_to_a_run_and_its_worker_together_loses_nothing(tmp_path, gap):
     """As a cluster ends a job: the run gets the signal, and its worker, which dies of it, closes the run's input."""
     job = Job("supervised", "digits", 20, 0, 30_000, train=SMALL)
-    child = subprocess.Popen([sys.executable, "-m", "sslkit.task"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    child = subprocess.Popen([sys.executable, "-m", "sslkit.batch.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                              env=os.environ | {"SSLKIT_RUNS": str(tmp_path)})
     child.stdin.write(json.dumps({"kind": "run", "job": job.values, "threads": 1}) + "\n")
     child.stdin.flush()

@@ -17,16 +17,15 @@ from pathlib import Path
 import torch
 from distributed import Client
 
-from sslkit.cluster import connected, hands, reachable, shape
+from sslkit.batch.execute_notebook import NotebookJob
+from sslkit.batch.process import SAVE_SECONDS, end_spare, keep_failure, lease_of, work
+from sslkit.batch.watch import at, busy, cut
+from sslkit.batch.workers import connected, hands, reachable, shape
 from sslkit.errors import InputError, require
-from sslkit.execute import NotebookJob
 from sslkit.files import stop_signals
 from sslkit.lease import Lease, age, content, held
-from sslkit.task import SAVE_SECONDS, keep_failure, lease_of
 from sslkit.terminal import Screen, clock
 from sslkit.training import CODE_OF, Job, Machine, code_version, store
-from sslkit.watch import at, busy, cut
-from sslkit.work import end_spare, work
 
 GONE = "the scheduler is gone: give the batch again, it goes on with what is not finished"
 AGAIN_SECONDS = 5                    # between two looks at whether a run that somebody else is at can be had

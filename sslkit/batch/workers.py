@@ -68,7 +68,7 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
                 yield client
             return
         # the nanny's host is its worker's too; without one a worker listens on every address, and whoever reaches it runs code here
-        alike = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": ["sslkit.work"]}
+        alike = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": ["sslkit.batch.process"]}
         spec = {k: {"cls": Nanny, "options": alike | {"env": only}} for k, only in enumerate(sees(workers))}
         quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "port": 0}
         try:

@@ -15,9 +15,9 @@ import torch
 from nbformat import NotebookNode
 
 from sslkit import __version__, papers
+from sslkit.batch.notebook_file import Lesson, plain
 from sslkit.errors import InputError
 from sslkit.files import write_atomically
-from sslkit.lesson import Lesson, plain
 from sslkit.terminal import clock
 from sslkit.training import Machine, all_runs, finished, store
 

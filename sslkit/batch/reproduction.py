@@ -20,11 +20,11 @@ from pathlib import Path
 import nbformat
 
 from sslkit import papers, scales
+from sslkit.batch.execute_notebook import NotebookJob, executed, short
+from sslkit.batch.notebook_file import Lesson, grid, lessons, parameters_of, pick, read, stripped, typed
+from sslkit.batch.page import export, page, put
 from sslkit.errors import InputError, require
-from sslkit.execute import NotebookJob, executed, short
 from sslkit.files import cannot_write, terminable
-from sslkit.lesson import Lesson, grid, lessons, parameters_of, pick, read, stripped, typed
-from sslkit.report import export, page, put
 from sslkit.terminal import clock
 from sslkit.training import distinct, finished
 
@@ -57,7 +57,7 @@ class Fill:
 
     def __call__(self, chosen: list[papers.Table], scheduler: str | None, workers: int | None, stream) -> bool:
         """Train what these tables need and the store has not. True when no run failed."""
-        from sslkit.engine import run_batch
+        from sslkit.batch.engine import run_batch
 
         at, begin = scales.scale(self.scale), time.monotonic()
         for table in chosen:
@@ -179,7 +179,7 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", paramete
 def run(part: list[tuple[Lesson, dict]], report: Report, reads: str, timeout_s: float, again: bool, refresh: bool, scheduler: str | None,
         workers: int | None, stream) -> bool:
     """Run lessons with their parameters as a batch; the report follows. True when all went well. See reproduce()."""
-    from sslkit.engine import Doing, run_batch
+    from sslkit.batch.engine import Doing, run_batch
 
     mark = uuid.uuid4().hex if again else ""
     jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s, mark): lesson for lesson, values in part}

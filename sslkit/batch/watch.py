@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from sslkit.batch.process import failures
 from sslkit.errors import InputError
 from sslkit.files import is_locked
 from sslkit.lease import content, held
-from sslkit.task import failures
 from sslkit.training import Run, has_result, store
 
 

@@ -35,10 +35,10 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.execute import remove_error_markers
 from traitlets import default
 
+from sslkit.batch.notebook_file import Lesson, read
+from sslkit.batch.page import put
 from sslkit.errors import InputError
 from sslkit.files import cannot_write, terminable, write_json
-from sslkit.lesson import Lesson, read
-from sslkit.report import put
 from sslkit.training import Machine, Run, store
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib", "ipywidgets")
@@ -183,7 +183,7 @@ class NotebookJob:
     @cached_property
     def record(self) -> dict:
         """What decides what the notebook shows: its cells, its parameters, the package, the files beside it, the libraries, the device."""
-        here, package = Path(self.notebook).parent, Path(__file__).parent
+        here, package = Path(self.notebook).parent, Path(__file__).parents[1]
         cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in self.lesson.nb.cells]
         beside = [path for path in here.glob("[!.]*") if path.is_file() and path.suffix != ".ipynb"]
         return {"notebook": self.lesson.name, "parameters": self.parameters, "reads": self.reads,
