@@ -443,7 +443,7 @@ def test_cells_that_say_how_long_they_take(tmp_path):
 
 TRAINS = """
 from sslkit import Config, FixMatch, load, split
-from sslkit.notebook import fit_once
+from sslkit.lessons.session import fit_once
 run = fit_once(FixMatch(), split(load("digits"), 20, {seed}), Config(seed={seed}, steps=150, batch_size=16, mu=2, eval_every=10))
 print("ACC", run.result["test_acc"], len(run.metrics))
 """

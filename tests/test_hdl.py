@@ -6,8 +6,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from sslkit.errors import InputError
-from sslkit.labelers import hdl as room
-from sslkit.labelers.hdl import hdl, one_shot
+from sslkit.labelers.hdl import KS, hdl, one_shot
 from sslkit.labelers.neighbors import checked, neighbors
 
 
@@ -42,7 +41,7 @@ def test_labels_order_layers_and_votes_agree_with_the_reference(seed, mode, metr
 @pytest.mark.parametrize("seed", range(30))
 def test_the_chosen_k_and_its_curve_agree_with_the_reference(seed, metric):
     points, y, _ = case(seed, labelled=0.8)
-    ks = tuple(k for k in room.KS if k < len(y))
+    ks = tuple(k for k in KS if k < len(y))
     k, curve = reference.choose_k(points, y, ks, metric)
     found = hdl(torch.tensor(points), torch.tensor(y), metric=metric)
     assert found.info["k"] == min(k, len(y) - 1) and found.info["curve"].keys() == curve.keys()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit import notebook
 from sslkit.errors import InputError
+from sslkit.lessons import session as notebook
+from sslkit.lessons.plots import Figure
 from sslkit.methods import FixMatch, SimMatch, Supervised
-from sslkit.plots import Figure
 from sslkit.scales import SCALES
 from sslkit.training import recipes
 from sslkit.training.config import Config
@@ -240,8 +240,9 @@ def test_two_notebooks_that_want_the_same_run_train_it_once(runs, digits, tmp_pa
     import subprocess
     import sys
     code = """
-from sslkit import Config, FixMatch, load, notebook, split
-notebook.fit_once(FixMatch(), split(load("digits"), 20, 0), Config(steps=150, eval_every=50, batch_size=8, mu=2))
+from sslkit import Config, FixMatch, load, split
+from sslkit.lessons import fit_once
+fit_once(FixMatch(), split(load("digits"), 20, 0), Config(steps=150, eval_every=50, batch_size=8, mu=2))
 """
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]

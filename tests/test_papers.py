@@ -15,8 +15,9 @@ from sslkit.errors import InputError
 from sslkit.networks.network import build
 from sslkit.scales import SCALES, scale
 from sslkit.training.config import Config
-from sslkit.training.identity import record
-from sslkit.training.spec import Job, finished, protocol
+from sslkit.training.identity import protocol, record
+from sslkit.training.runs import finished
+from sslkit.training.spec import Job
 
 
 def finish(folder: Path, job: Job, **result) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit import plots
+from sslkit.lessons import plots
 from sslkit.training import metrics
 
 

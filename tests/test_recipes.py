@@ -111,8 +111,8 @@ def test_a_killed_process_goes_on_where_it_was(whole, digits, tmp_path):
     code = f"""
 from sslkit import Config, Machine, load, split
 from sslkit.training.recipes import hdl_on, kd_fixmatch
-import sslkit.runs
-sslkit.runs.CHECKPOINT_SECONDS = 0
+import sslkit.training.run
+sslkit.training.run.CHECKPOINT_SECONDS = 0
 kd_fixmatch(split(load("digits"), 20, 0), Config(steps=80, eval_every=20, batch_size=16, mu=2), Machine(device="cpu", threads=1),
             out={str(tmp_path / "run")!r}, tau_select=0.5, clustering="kmeans")
 """

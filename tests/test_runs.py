@@ -135,7 +135,7 @@ def child(pipe, out, kind, wait_at, save_always, every_step):
 def start():
     """start(out, ...) -> process, pipe. The processes come from a server that has imported torch and not yet used it."""
     server, running = multiprocessing.get_context("forkserver"), []
-    server.set_forkserver_preload(["torch", "sslkit.runs", "sslkit.methods", "sklearn.datasets"])
+    server.set_forkserver_preload(["torch", "sslkit.training", "sslkit.methods", "sklearn.datasets"])
 
     def begin(out, kind="fixmatch", wait_at=(10,), save_always=False, every_step=False):
         ours, theirs = multiprocessing.Pipe()
@@ -620,9 +620,9 @@ def test_a_runs_name_is_a_function_of_what_decides_its_result(digits, tmp_path):
     assert run_path(new) == run_path(dict(reversed(new.items())))
     assert len(set(names)) == len(names) and name() == names[0] == name(lr=0.1)
     assert names[7].startswith("fixmatch-digits-40-s0-") and names[8].startswith("fixmatch-digits-20-s1-")
-    code = "import sslkit.runs as r, sslkit.data as d, sslkit.splits as p, sslkit.train as t, sslkit.methods as m\nimport torch\n" \
-           f"data = p.split(d.load('digits'), 20)\nc = t.{SHORT!r}.resolve(data, torch.device('cpu'))\n" \
-           "print(r.run_path(r.record(m.FixMatch(), data, c)).name)"
+    code = "import sslkit.training as t, sslkit.data as d, sslkit.methods as m\nimport torch\n" \
+           f"data = d.split(d.load('digits'), 20)\nc = t.{SHORT!r}.resolve(data, torch.device('cpu'))\n" \
+           "print(t.run_path(t.record(m.FixMatch(), data, c)).name)"
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout.strip() == names[0]
 
@@ -691,8 +691,8 @@ def test_a_full_disk_before_the_first_evaluation_keeps_the_checkpoint(tmp_path, 
         save(run, state)
 
     clock = iter(range(0, 10**6, 2))
-    monkeypatch.setattr("sslkit.train.time.monotonic", lambda: next(clock))            # every step is shown
-    monkeypatch.setattr("sslkit.runs.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("sslkit.training.loop.time.monotonic", lambda: next(clock))            # every step is shown
+    monkeypatch.setattr("sslkit.training.run.CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(Run, "save", until_full)
     config = Config(steps=20, eval_every=20, batch_size=4, mu=1)
     with pytest.raises(InputError, match="no space left.*--resume"):

@@ -7,9 +7,11 @@ from sslkit.methods.freematch import FreeMatch
 from sslkit.methods.kd_fixmatch import KDFixMatch
 from sslkit.methods.mixmatch import MixMatch
 from sslkit.methods.remixmatch import ReMixMatch
-from sslkit.methods.simmatch import SimMatch
+from sslkit.methods.simmatch import SimMatch, aggregate, unfold
 from sslkit.methods.supervised import Supervised
 
+__all__ = ["ALL", "BY_NAME", "FixMatch", "FreeMatch", "HDL", "KDFixMatch", "Method", "MixMatch", "ReMixMatch", "SimMatch", "Supervised",
+           "aggregate", "method_class", "unfold"]
 ALL: tuple[type[Method], ...] = (Supervised, MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch, KDFixMatch, HDL)
 BY_NAME = {method.__name__.lower(): method for method in ALL}
 

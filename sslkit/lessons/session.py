@@ -14,12 +14,12 @@ import torch
 from IPython.display import display
 
 import sslkit
-from sslkit import plots
 from sslkit.batch import at_work, lease_of
 from sslkit.data import SSLData
 from sslkit.errors import Busy, require
 from sslkit.files import write_atomically, write_json
 from sslkit.lease import Lease
+from sslkit.lessons import plots
 from sslkit.methods import Method
 from sslkit.networks import Network
 from sslkit.training import Config, Machine, Plan, Run, Stopped, run_path, store

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sslkit.data import SSLData, load, split
 from sslkit.labelers import by_class, cluster_agree, confident, label_quality, one_shot, precision_curve
+from sslkit.lessons.session import fit_all, patient
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
-from sslkit.notebook import fit_all, patient
 from sslkit.records import PseudoLabels
 from sslkit.training import Config, Plan, Run, labels_found, predict, train
 

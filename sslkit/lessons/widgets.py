@@ -4,7 +4,7 @@ from collections.abc import Callable
 import ipywidgets
 from IPython.display import display
 
-from sslkit.plots import Figure
+from sslkit.lessons.plots import Figure
 
 
 def slider(draw: Callable[[float], Figure], value: float, low: float, high: float, step: float, name: str) -> None:
