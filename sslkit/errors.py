@@ -1,18 +1,18 @@
-"""What users are told when something they gave cannot be used."""
+"""User-facing errors: one clear sentence each."""
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The message is one clear sentence for them; the command line exits with code 2."""
+    """The user gave something that cannot be used. The message tells them in one sentence; the command exits with 2."""
 
 
 class Busy(InputError):
-    """Another process is at work there."""
+    """Another process is running there."""
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
-    """`name` if it is one of `known`, else an InputError that says which `what` is nearest and which there are."""
+    """`name` if it is one of `known`, else an InputError with the nearest of them and the list."""
     known = tuple(known)
     if name in known:
         return name
@@ -37,3 +37,9 @@ def not_negative(**values: float) -> None:
     """Raise an InputError unless each named value is a finite number from 0 up."""
     for name, value in values.items():
         require(0 <= value < float("inf"), f"{name} is {value:g}, it must be a finite number from 0 up")
+
+
+def positive(**values: float) -> None:
+    """Raise an InputError unless each named value is a finite number above 0."""
+    for name, value in values.items():
+        require(0 < value < float("inf"), f"{name} is {value:g}, it must be a finite number above 0")
