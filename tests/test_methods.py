@@ -1,6 +1,12 @@
 """The contract that every method keeps, and each method against its independent reference."""
 import functools
+import importlib
 import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -300,3 +306,74 @@ def test_pseudo_labels_are_part_of_the_data(digits):
 def test_kd_fixmatch_refuses_what_is_out_of_range(arguments, message):
     with pytest.raises(InputError, match=message):
         methods.KDFixMatch(**arguments)
+
+
+# ---- Method.code, a digest of the source that makes a method
+
+def imported(path, monkeypatch):
+    """The module of a new file, under a name of its own."""
+    monkeypatch.syspath_prepend(path.parent)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    sys.modules.pop(path.stem, None)
+    importlib.invalidate_caches()
+    return importlib.import_module(path.stem)
+
+
+MINE = "from sslkit import Method\nclass Mine(Method):\n    def loss(self, nets, batch, progress):\n        return {}\n"
+
+
+def test_code_is_that_of_the_file_as_it_was_imported(tmp_path, monkeypatch):
+    path = tmp_path / "one_method.py"
+    path.write_text(MINE.format(1) + "class Other(Mine):\n    views = ()\n")
+    before = imported(path, monkeypatch)
+    code = before.Mine.code
+    assert re.fullmatch("[0-9a-f]{16}", code) and before.Other.code == code
+    path.write_text(MINE.format(2) + "class Other(Mine):\n    views = ()\n")
+    assert before.Mine.code == code
+    assert type("Late", (before.Mine,), {"__module__": "one_method"}).code != code, "a class that the edited file makes is another one"
+    assert imported(path, monkeypatch).Mine.code != code
+    path.write_text(MINE.format(1) + "class Other(Mine):\n    views = ()\n")
+    assert imported(path, monkeypatch).Mine.code == code
+    assert len({kind.code for kind in methods.ALL} | {code}) == len(methods.ALL) + 1
+
+
+def test_code_counts_the_files_of_parents_too(tmp_path, monkeypatch):
+    parent, child = tmp_path / "parent_method.py", tmp_path / "child_method.py"
+    parent.write_text(MINE.format(1) + "class Mixin:\n    pass\n")
+    child.write_text("from parent_method import Mine, Mixin\nclass Child(Mine):\n    pass\n")
+    first = imported(child, monkeypatch).Child
+    assert first.code not in (sys.modules["parent_method"].Mine.code, methods.FixMatch.code)
+    parent.write_text(MINE.format(2) + "class Mixin:\n    pass\n")
+    assert imported(child, monkeypatch).Child.code == first.code, "the parent is still the one that was imported"
+    imported(parent, monkeypatch)
+    second = imported(child, monkeypatch).Child
+    assert second.code != first.code
+    child.write_text("from parent_method import Mine, Mixin\nclass Child(Mixin, Mine):\n    pass\n")
+    assert imported(child, monkeypatch).Child.code not in (first.code, second.code)
+
+
+@pytest.mark.parametrize("body, same", [
+    ("def loss(self, nets, batch, progress): return F.cross_entropy(nets, batch)", True),
+    ("\n\ndef loss(self, nets, batch, progress): return F.cross_entropy(nets, batch)", True),
+    ("def loss(self, nets, batch, progress): return F.mse_loss(nets, batch)", False),
+    ("def loss(self, nets, batch, progress): return F.cross_entropy(batch, nets)", False),
+    ("def loss(self, nets, batch, progress): return 2 * F.cross_entropy(nets, batch)", False),
+    ("def loss(self, nets, batch, progress): return (lambda: F.cross_entropy(nets, batch))()", False),
+    ("views = ()\ndef loss(self, nets, batch, progress): return F.cross_entropy(nets, batch)", False)])
+def test_code_of_a_class_without_a_file_is_that_of_its_functions(body, same):
+    def made(body):
+        space = {"__name__": "__nowhere__", "Method": methods.Method}
+        exec("class Mine(Method):\n" + textwrap.indent(body, "    "), space)
+        return space["Mine"].code
+
+    first = "def loss(self, nets, batch, progress): return F.cross_entropy(nets, batch)"
+    assert (made(first) == made(body)) is same
+    assert made(f"@property\n{first}") != made("@property\n" + first.replace("cross", "binary_cross"))
+
+
+def test_code_of_a_class_without_a_file_is_the_same_in_every_process():
+    made = ("from sslkit import FixMatch\nclass Mine(FixMatch):\n    def loss(self, nets, batch, progress):\n"
+            "        return [lambda: k in {'sup', 'unsup', 'fair', 'inst'} for k in batch]\nprint(Mine.code)")
+    codes = {subprocess.run([sys.executable, "-c", made], env=os.environ | {"PYTHONHASHSEED": seed}, text=True, capture_output=True,
+                            check=True).stdout for seed in "12"}
+    assert len(codes) == 1 and len(codes.pop().strip()) == 16
