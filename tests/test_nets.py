@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sslkit.errors import InputError
-from sslkit.networks.network import build
+from sslkit.networks.network import Network, build
 from sslkit.networks.pair import Nets
 
 
@@ -29,13 +29,14 @@ def test_every_batchnorm_of_a_wide_resnet_gets_a_gradient():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
-@pytest.mark.parametrize("name, channels, side", [("small", 1, 8), ("wrn-28-2", 3, 32), ("wrn-10-1", 1, 8), ("resnet50", 3, 32),
-                                                 ("efficientnet-b0", 1, 32)])
+@pytest.mark.parametrize("name, channels, side", [
+    ("small", 1, 8), ("wrn-28-2", 3, 32), ("wrn-10-1", 1, 8), ("resnet50", 3, 32), ("efficientnet-b0", 1, 32)])
 def test_every_network_gives_logits_features_and_heads(name, channels, side):
     net = build(name, 5, channels)
     net.heads["projection"] = nn.Linear(net.feat_dim, 3)
     out = net(torch.randn(2, channels, side, side), torch.bfloat16)
-    assert out.logits.shape == (2, 5) and out.feat.shape == (2, net.feat_dim) and out.heads["projection"].shape == (2, 3)
+    assert out.logits.shape == (2, 5) and out.feat.shape == (2, net.feat_dim)
+    assert out.heads["projection"].shape == (2, 3)
     assert {t.dtype for t in (out.logits, out.feat, out.heads["projection"])} == {torch.float32}
 
 
@@ -61,7 +62,7 @@ def test_convolutions_are_he_normal_by_fan_out():
 
 
 @pytest.mark.parametrize("name", ["wrn-29-2", "wrn-28-0", "wrn-4-2", "resnet51", "wrn"])
-def test_a_network_that_is_none_is_refused(name):
+def test_an_unknown_network_is_refused(name):
     with pytest.raises(InputError, match="depth|known"):
         build(name, 10)
 
@@ -69,9 +70,11 @@ def test_a_network_that_is_none_is_refused(name):
 def test_imagenet_weights_for_a_network_without_them_are_refused():
     with pytest.raises(InputError, match="no imagenet weights for small"):
         build("small", 10, weights="imagenet")
+    with pytest.raises(InputError, match="no places weights for resnet50, only imagenet for resnet50 and effici"):
+        build("resnet50", 10, weights="places")
 
 
-def test_imagenet_weights_without_a_network_say_so(monkeypatch, tmp_path):
+def test_imagenet_weights_without_internet_say_so(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def no_network(*args, **options):
@@ -130,7 +133,8 @@ def test_ema_is_the_closed_form(ema_buffers):
     expected = references.ema_closed_form(start.numpy(), trajectory, 0.9)
     assert torch.allclose(nets.teacher.classifier.bias, torch.tensor(expected, dtype=torch.float32), atol=1e-6)
     averaged = torch.tensor(references.ema_closed_form(start_buffer.numpy(), buffers, 0.9), dtype=torch.float32)
-    assert torch.allclose(running(nets.teacher), averaged if ema_buffers == "average" else running(nets.student), atol=1e-6)
+    expected = averaged if ema_buffers == "average" else running(nets.student)
+    assert torch.allclose(running(nets.teacher), expected, atol=1e-6)
 
 
 def test_batchnorm_in_a_methods_head_keeps_its_mode_too():
@@ -141,3 +145,27 @@ def test_batchnorm_in_a_methods_head_keeps_its_mode_too():
     assert net.heads["projection"][1].running_mean.abs().max() == 0
     nets(torch.randn(8, 1, 8, 8), teacher=True, bn="batch")
     assert nets.teacher.heads["projection"][1].running_mean.abs().max() == 0
+
+
+class Flat(nn.Module):
+    """A backbone without BatchNorm, and so without a float buffer."""
+    def __init__(self, counter: bool):
+        super().__init__()
+        self.linear, self.feat_dim = nn.Linear(64, 5), 5
+        if counter:
+            self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize("counter", [False, True])
+@pytest.mark.parametrize("ema_buffers", ["copy", "average"])
+def test_a_network_without_float_buffers_has_an_ema_teacher(ema_buffers, counter):
+    nets = Nets(Network(Flat(counter), 4), ema_decay=0.75, ema_buffers=ema_buffers)
+    start = nets.teacher.backbone.linear.weight.clone()
+    with torch.no_grad():
+        nets.student.backbone.linear.weight.add_(1)
+    nets.update_ema()
+    assert torch.allclose(nets.teacher.backbone.linear.weight, start + 0.25)
+    assert nets(torch.randn(2, 1, 8, 8), teacher=True)[0].logits.shape == (2, 4)

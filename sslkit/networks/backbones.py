@@ -8,15 +8,13 @@ TORCHVISION = {"resnet50": ("fc", 2048, {}), "efficientnet-b0": ("classifier", 1
 
 
 class SmallConvNet(nn.Module):
-    """Five 3x3 convolutions with BatchNorm and LeakyReLU, halved twice: for images of 8 to 16 px on a CPU (36 thousand weights).
-
-    (n, channels, H, W) -> (n, 64).
-    """
+    """Five 3x3 convolutions, 36 thousand weights, for images of 8 to 16 px on a CPU: (n, channels, H, W) -> (n, 64)."""
     def __init__(self, channels: int = 3, widths: tuple[int, ...] = (16, 16, 32, 32, 64)):
         super().__init__()
         layers: list[nn.Module] = []
         for k, (before, width) in enumerate(zip((channels, *widths), widths)):
-            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.1, inplace=True)]
+            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
+                       nn.LeakyReLU(0.1, inplace=True)]
             if k in (1, 3):
                 layers.append(nn.MaxPool2d(2))
         self.layers, self.feat_dim = nn.Sequential(*layers), widths[-1]
@@ -26,7 +24,7 @@ class SmallConvNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each after BatchNorm and LeakyReLU, beside a shortcut: 1x1 where the width changes, else the input."""
+    """Two 3x3 convolutions, each after BatchNorm and LeakyReLU, plus a shortcut (1x1 if the width changes)."""
     def __init__(self, before: int, width: int, stride: int, activate_shortcut: bool):
         super().__init__()
         self.bn1, self.conv1 = nn.BatchNorm2d(before, eps=1e-3), nn.Conv2d(before, width, 3, stride, 1, bias=False)
@@ -35,26 +33,26 @@ class Block(nn.Module):
         self.activate_shortcut = activate_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu_(self.bn1(x), 0.1)       # public code often skips this one where the width changes; the original has it
+        h = F.leaky_relu_(self.bn1(x), 0.1)     # some public code skips this if the width changes; the original has it
         if self.shortcut is not None:
             x = self.shortcut(h if self.activate_shortcut else x)
         return self.conv2(F.leaky_relu_(self.bn2(self.conv1(h)), 0.1)).add_(x)
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-widen as google-research/fixmatch has it: 28-2 for CIFAR-10 and SVHN, 28-8 for CIFAR-100, 37-2 (four groups) for STL-10.
+    """WRN-depth-widen of google-research/fixmatch: (n, channels, H, W) -> (n, 64 * widen); four groups: 128 * widen.
 
-    (n, channels, H, W) -> (n, 64 * widen), or 128 * widen with four groups.
+    28-2 for CIFAR-10 and SVHN, 28-8 for CIFAR-100, 37-2 with four groups for STL-10.
     """
     def __init__(self, depth: int = 28, widen: int = 2, channels: int = 3, groups: int = 3):
         super().__init__()
         blocks, rest = divmod(depth - groups - 1, 2 * groups)
-        require(rest == 0 and blocks > 0 and widen > 0,
-                f"a wide ResNet of {groups} groups has depth {groups + 1} + {2 * groups}n and a width from 1, not {depth} and {widen}")
+        require(rest == 0 and blocks > 0 and widen > 0, f"a wide ResNet with {groups} groups needs depth "
+                f"{groups + 1} + {2 * groups}n and width 1 or more, not {depth} and {widen}")
         widths = [16, *(16 * widen * 2**k for k in range(groups))]
         self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.blocks = nn.Sequential(*(
-            Block(widths[k] if b == 0 else widths[k + 1], widths[k + 1], 2 if k and b == 0 else 1, activate_shortcut=k == 0)
+            Block(widths[k] if b == 0 else widths[k + 1], widths[k + 1], 2 if k and b == 0 else 1, k == 0)
             for k in range(groups) for b in range(blocks)))
         self.bn, self.feat_dim = nn.BatchNorm2d(widths[-1], eps=1e-3), widths[-1]
         for m in self.modules():
@@ -66,7 +64,7 @@ class WideResNet(nn.Module):
 
 
 class TorchvisionBackbone(nn.Module):
-    """torchvision's `name` without its classifier; grey images are repeated to three channels. (n, 1 or 3, H, W) -> (n, feat_dim)."""
+    """torchvision's `name` without its classifier: (n, 1 or 3, H, W) -> (n, feat_dim), grey repeated to 3 channels."""
     def __init__(self, name: str, weights: str = "none"):
         super().__init__()
         import torchvision
@@ -75,10 +73,10 @@ class TorchvisionBackbone(nn.Module):
         try:
             known = "DEFAULT" if weights == "imagenet" else None
             self.net = torchvision.models.get_model(name.replace("-", "_"), weights=known, **options)
-        except (OSError, RuntimeError) as error:              # no network; a file whose hash is wrong
+        except (OSError, RuntimeError) as error:     # no internet; a file whose hash is wrong
             raise InputError(f"the ImageNet weights of {name} could not be downloaded ({error}); "
-                             "without a network, train from scratch with --weights none") from error
-        setattr(self.net, last, nn.Identity())       # its Dropout goes too: draws are the loop's alone, or no run could be resumed
+                             "without internet, train from scratch with --weights none") from error
+        setattr(self.net, last, nn.Identity())     # drops Dropout too: a resumed run repeats only the loop's draws
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.expand(-1, 3, -1, -1))

@@ -12,13 +12,14 @@ NETWORKS = ("small", "wrn-28-2", "wrn-28-8", "wrn-37-2", "resnet50", "efficientn
 
 
 class Network(nn.Module):
-    """A backbone, a linear classifier and a method's heads. (n, channels, H, W) -> Out; the backbone may run in bfloat16, the rest not."""
+    """A backbone, a linear classifier and a method's heads, (n, channels, H, W) -> Out. `dtype` is the backbone's."""
     def __init__(self, backbone: nn.Module, num_classes: int):
         super().__init__()
         self.backbone, self.feat_dim = backbone, backbone.feat_dim
         self.classifier, self.heads = nn.Linear(self.feat_dim, num_classes), nn.ModuleDict()
         nn.init.xavier_normal_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
+        self.pixels = None        # (mean, std) of the images that the weights expect; None: those of the data
         self.find_norms()
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Out:
@@ -28,13 +29,13 @@ class Network(nn.Module):
         return Out(self.classifier(feat), feat, {name: head(feat) for name, head in self.heads.items()})
 
     def find_norms(self) -> None:
-        """Note the BatchNorm layers, those of the heads included; to be called again when heads were added."""
+        """Collect the BatchNorm layers, those of the heads too. Call it again after adding heads."""
         self.norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for m in self.norms:
-            m.num_batches_tracked = None             # only a momentum of None would need it, and it costs a kernel a layer
+            m.num_batches_tracked = None     # needed only if momentum is None; counting costs a kernel a layer
 
     def norm_mode(self, bn: str, momentum: float) -> None:
-        """Normalise by the batch and update the running statistics, by the batch alone, or by the running statistics."""
+        """Normalise by the batch; with "update" also update the running statistics, with "running" use them instead."""
         if self.training != (bn != "running"):
             self.train(bn != "running")
         momentum = momentum if bn == "update" else 0.0
@@ -44,7 +45,7 @@ class Network(nn.Module):
 
 
 def known_network(name: str) -> tuple[int, int] | None:
-    """(depth, width) of a wide ResNet's name, None for another network. Raises InputError, with the nearest, for a name that is none."""
+    """(depth, width) if `name` is a wide ResNet's, None for another network. InputError for an unknown name."""
     wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
     if not wide:
         choose("network", name, NETWORKS)
@@ -52,17 +53,28 @@ def known_network(name: str) -> tuple[int, int] | None:
     return int(wide[1]), int(wide[2])
 
 
-def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weights: str = "none") -> Network:
-    """The network called `name`: small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0. Its first weights depend on (name, seed) alone.
+def expected_pixels(weights: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std, in [0, 1] units, of the images that ImageNet's weights were trained on; None for random weights."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)          # torchvision's, of every ImageNet model
+    if channels == 1:
+        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    return (mean, std) if weights == "imagenet" else None
 
-    weights: "none" or "imagenet" (torchvision's two, downloaded). Raises InputError for an unknown name and for weights that are not there.
+
+def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weights: str = "none") -> Network:
+    """The network `name`: small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0, initialised by (name, seed) alone.
+
+    weights: "imagenet" for the last two, downloaded. InputError: unknown name, no such weights, failed download.
     """
     wide = known_network(name)
-    require(weights == "none" or name in TORCHVISION, f"there are no {weights} weights for {name}; only for {', '.join(TORCHVISION)}")
+    require(weights == "none" or weights == "imagenet" and name in TORCHVISION,
+            f"there are no {weights} weights for {name}, only imagenet for {' and '.join(TORCHVISION)}")
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)         # the CPU's alone
+        torch.random.default_generator.manual_seed(seed)     # of the CPU alone
         if wide:
             backbone = WideResNet(*wide, channels, groups=4 if wide[0] == 37 else 3)
         else:
             backbone = SmallConvNet(channels) if name == "small" else TorchvisionBackbone(name, weights)
-        return Network(backbone, num_classes)
+        network = Network(backbone, num_classes)
+    network.pixels = expected_pixels(weights, channels)
+    return network

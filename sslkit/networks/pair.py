@@ -1,5 +1,6 @@
 """Nets: the student and its EMA teacher, which a method calls."""
 import copy
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -10,22 +11,22 @@ from sslkit.records import Out
 
 
 class Nets:
-    """The student and its EMA teacher (decay as given; a copy at the start, no bias correction), called by view.
+    """The student and its EMA teacher, which starts as a copy of it (no bias correction). Call it with the views.
 
-    BatchNorm buffers of the teacher are copied from the student ("copy") or averaged like its weights ("average", EMAN).
-    dtype: what the backbone computes in, None for float32.
+    ema_buffers: "copy" the student's BatchNorm buffers or "average" them like the weights (EMAN). dtype: that of the
+    backbone, None for float32.
     """
     def __init__(self, network: Network, *, ema_decay: float = 0.999, bn_momentum: float = 0.001,
                  ema_buffers: Literal["copy", "average"] = "copy", dtype: torch.dtype | None = None):
         network.find_norms()
         self.student, self.teacher = network, copy.deepcopy(network).requires_grad_(False)
         self.ema_decay, self.bn_momentum, self.ema_buffers, self.dtype = ema_decay, bn_momentum, ema_buffers, dtype
-        self.pairs = [[list(m) for m in zip(*((t, s) for t, s in zip(a, b) if t.is_floating_point()))] for a, b in (
-            (self.teacher.parameters(), self.student.parameters()), (self.teacher.buffers(), self.student.buffers()))]
+        self.weights = _floats(self.teacher.parameters()), _floats(self.student.parameters())
+        self.buffers = _floats(self.teacher.buffers()), _floats(self.student.buffers())
 
     def __call__(self, *views: Tensor, teacher: bool = False, grad: bool = True,
                  bn: Literal["update", "batch", "running"] = "update") -> tuple[Out, ...]:
-        """One forward of all `views` together, each (n_v, channels, H, W); an Out for each."""
+        """One forward of all `views` together, each (n_v, channels, H, W); returns one Out for each view."""
         net = self.teacher if teacher else self.student
         net.norm_mode(bn, self.bn_momentum)
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
@@ -40,8 +41,14 @@ class Nets:
     @torch.no_grad()
     def update_ema(self) -> None:
         """teacher = ema_decay * teacher + (1 - ema_decay) * student, after each optimiser step."""
-        for (teacher, student), copied in zip(self.pairs, (False, self.ema_buffers == "copy")):
-            if copied:
-                torch._foreach_copy_(teacher, student)
-            else:
-                torch._foreach_lerp_(teacher, student, 1 - self.ema_decay)
+        torch._foreach_lerp_(*self.weights, 1 - self.ema_decay)
+        teacher_floats, student_floats = self.buffers
+        if teacher_floats and self.ema_buffers == "copy":     # a network without BatchNorm has none
+            torch._foreach_copy_(teacher_floats, student_floats)
+        elif teacher_floats:
+            torch._foreach_lerp_(teacher_floats, student_floats, 1 - self.ema_decay)
+
+
+def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Those that can be averaged: integers, such as a counter, cannot."""
+    return [t for t in tensors if t.is_floating_point()]
