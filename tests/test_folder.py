@@ -293,6 +293,35 @@ def test_a_link_upwards_is_not_followed(base):
     assert len(read_folder(base, size=8).y) == 5
 
 
+READ = """
+import sys
+from sslkit.data.folder import read_folder
+try:
+    print(read_folder(sys.argv[1], size=8, skip_bad_images=len(sys.argv) > 2).info["skipped_files"])
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe"])
+def test_a_pipe_is_named_or_skipped_and_never_waited_for(base, kind):
+    bad = base / "train/ant/pipe.png"
+    os.mkfifo(bad if kind == "pipe" else base / "pipe")
+    if kind != "pipe":
+        bad.symlink_to(base / "pipe")
+    refused, skipped = (subprocess.run([sys.executable, "-c", READ, str(base), *skip], capture_output=True, text=True,
+                                       timeout=20).stdout for skip in ([], ["skip"]))
+    assert f"{bad} cannot be read as an image (it is not a regular file); mend or remove it" in refused
+    assert skipped == f"{[str(bad)]}\n"
+
+
+def test_a_link_to_an_image_is_an_image(base, tmp_path):
+    digest = read_folder(base, size=8).digest
+    (base / "train/ant/1.png").rename(tmp_path / "elsewhere.png")
+    (base / "train/ant/1.png").symlink_to(tmp_path / "elsewhere.png")
+    assert read_folder(base, size=8).digest == digest
+
+
 # The cache
 
 def equal(a: folder.Arrays, b: folder.Arrays) -> bool:

@@ -1,5 +1,6 @@
 """Images from a folder, or from the files of a data set: decoded, cropped to a square, scaled."""
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,14 +13,16 @@ from sslkit.errors import InputError, require
 from sslkit.records import Progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-PIECE = 64                        # images a worker takes at once
+PIECE = 64                        # images that a worker takes at once
 
 
 def decode(path: str | Path, size: int) -> np.ndarray:
-    """An image file's central square, (3, size, size) uint8, converted as read_folder says. Raises as Pillow does."""
+    """An image file's central square, (3, size, size) uint8, converted as read_folder() says. Raises as Pillow does."""
+    if not stat.S_ISREG(os.stat(path).st_mode):     # opening a pipe would wait for whoever writes into it
+        raise ValueError("it is not a regular file")
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file)
-    if image.mode.startswith(("I", "F")):     # Pillow's own conversion clips them at 255
+    if image.mode.startswith(("I", "F")):     # Pillow's conversion would clip them at 255
         grey = np.asarray(image)
         if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
             raise ValueError("grey values beyond 16 bits, of unknown scale")
@@ -37,7 +40,7 @@ def decode(path: str | Path, size: int) -> np.ndarray:
 
 def read_files(train: Sequence, y: np.ndarray, test: Sequence, test_y: np.ndarray, classes: Sequence[str], *, size: int,
                skip_bad_images: bool, progress: Progress | None) -> Arrays:
-    """The image files `train`, N paths, and `test` as Arrays. Raises InputError for a bad one unless to be skipped."""
+    """The image files `train`, N paths, and `test` as Arrays. InputError for a bad image that is not to be skipped."""
     ok = isinstance(size, (int, np.integer)) and 8 <= size <= 1024
     require(ok, f"size must be a whole number of pixels from 8 to 1024, not {size!r}")
     paths, n = [*train, *test], len(train)
@@ -76,15 +79,15 @@ def read_files(train: Sequence, y: np.ndarray, test: Sequence, test_y: np.ndarra
 
 def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = False,
                 progress: Progress | None = None) -> Arrays:
-    """A folder's train/<class>/*, test/<class>/* and, if there, unlabeled/* (label -1), folders within them included.
+    """The images in a folder's train/<class>/, test/<class>/ and, if it exists, unlabeled/ (label -1), at any depth.
 
-    Every image becomes (3, size, size) uint8: turned as its EXIF says, cut to its central square, resized (bicubic,
-    antialiased). Grey and 1-bit images get three equal channels; palettes and CMYK become RGB; the transparent lies
-    over black; 16-bit grey is scaled, v / 257 rounded; of an animation the first frame is taken. Rows: train/, then
-    unlabeled/, each sorted by name. Hidden files are passed over; files without one of SUFFIXES too, and counted in
-    info["ignored"]. A bad image is an error, or with `skip_bad_images` left out, counted in info["skipped"] and the
-    first ten named in info["skipped_files"]. Decoded once: see cached(). Raises InputError: no such folder, no train/
-    or test/, fewer than two classes, one without images, other classes in test/ than in train/, a bad image.
+    Every image becomes (3, size, size) uint8: rotated by its EXIF orientation, cut to its central square, resized
+    (bicubic, antialiased). Grey and 1-bit images get three equal channels; palettes and CMYK become RGB; transparent
+    pixels are laid over black; 16-bit grey is scaled, v / 257 rounded; an animation gives its first frame. Rows: first
+    train/, then unlabeled/, each sorted by name. Hidden files are ignored; so are files without one of SUFFIXES, and
+    info["ignored"] counts these. A bad image is an error; with `skip_bad_images` it is left out, info["skipped"] counts
+    such images and info["skipped_files"] names the first ten. Decoded once: see cached(). InputError: no folder, no
+    train/ or test/, fewer than two classes, a class without images, other classes in test/ than in train/, a bad image.
     """
     base = Path(path).expanduser().absolute()
     require(base.exists(), f"there is no folder {base}")
@@ -112,7 +115,7 @@ def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = Fal
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """os.walk in order of names, the hidden left out."""
+    """os.walk() in the order of names, without hidden files and folders."""
     def refuse(e: OSError) -> None:
         raise InputError(f"cannot list {e.filename}: {e.strerror}")
 
@@ -122,7 +125,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _images(folder: Path) -> tuple[list[str], int]:
-    """The images in and under `folder` in order, and how many other files are there."""
+    """The images in and below `folder`, in order, and how many other files lie there."""
     paths, ignored = [], 0
     for where, _, names in _walk(folder):
         images = [name for name in names if name.lower().endswith(SUFFIXES)]
