@@ -1,18 +1,25 @@
-"""Writing to disks that fill up, from processes that are stopped: whole files or none, signals that wait, folders held."""
+"""Atomic file writes, digests, deferred stop signals, folder locks and leases."""
 import errno
+import hashlib
 import json
 import os
+import platform
 import signal
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sslkit.errors import Busy, InputError
 
+LEASE_SECONDS = float(os.environ.get("SSLKIT_LEASE_SECONDS", "60"))     # from its last refresh until a lease expires
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new file, then put it in the place of `path`: a reader sees the old file or the new one, never a part.
+    """Let `write` fill a new file, then put it in the place of `path`: a reader sees all of the old file or of the new.
 
     Raises InputError where the disk is full or cannot be written; the old file is still there then.
     """
@@ -32,87 +39,222 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
-def cannot_write(path: Path, error: OSError) -> InputError:
-    """The InputError for a file or folder that could not be written; what was saved before is untouched."""
-    reason = "no space left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-    saved = "; what was saved before is untouched, and --resume goes on from there" if os.path.exists(path.parent / "checkpoint.pt") else ""
-    return InputError(f"could not write {path}: {reason}{saved}")
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write bytes, or text as UTF-8, atomically."""
+    write_atomically(path, lambda new: new.write_bytes(content.encode() if isinstance(content, str) else content))
 
 
 def write_json(path: Path, content: dict) -> None:
-    """`content` as indented JSON, atomically."""
-    write_atomically(path, lambda new: new.write_text(json.dumps(content, indent=2) + "\n"))
+    """Write `content` as indented JSON, atomically."""
+    write_file(path, json.dumps(content, indent=2) + "\n")
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The InputError for a file or folder that could not be written; what was saved before is untouched."""
+    full = "no space left on the disk"
+    reasons = {errno.ENOSPC: full, errno.EDQUOT: full, errno.ELOOP: "it is a symbolic link"}
+    saved = "; what was saved before is untouched, and --resume goes on from there"
+    return InputError(f"could not write {path}: {reasons.get(error.errno, error.strerror)}"
+                      + (saved if os.path.exists(path.parent / "checkpoint.pt") else ""))
+
+
+def digest(value: object) -> str:
+    """16 hexadecimal digits for a JSON-serialisable value: the start of the SHA-256 of its JSON, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits for the names and contents of files, in any order. Unreadable files are left out."""
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        with suppress(OSError):
+            found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+@contextmanager
+def _handled_by(handler: Callable, *signals: int) -> Iterator[None]:
+    """Handle signals so for a while; not outside the main thread, where Python does not allow it."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in signals} if main else {}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second SIGINT interrupts at once. (A second SIGTERM does not: who ends a job of a cluster
-    sends several.) Outside the main thread it is never set."""
+    """An event that SIGINT or SIGTERM sets; never outside the main thread. A second SIGINT interrupts at once; a second
+    SIGTERM does not, since a cluster sends several to end a job."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
 
     def ask(number, frame):
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled_by(ask, signal.SIGINT, signal.SIGTERM):
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """The first SIGTERM stops as Ctrl-C does; those after it do not disturb the stopping."""
+    """The first SIGTERM stops as Ctrl-C does; later ones do not disturb the stopping."""
     def stop(number, frame):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if main else None
-    try:
+    with _handled_by(stop, signal.SIGTERM):
         yield
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
+
+
+def _lock(file, kind: str) -> bool:
+    """Lock an open file (LOCK_SH, LOCK_EX); False if another process holds it. True where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, getattr(fcntl, kind) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 def is_locked(folder: Path) -> bool:
     """Does a process of this machine hold the folder?"""
     try:
-        import fcntl
-
         with open(folder / ".lock") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
-        pass
-    return False
+            return not _lock(file, "LOCK_SH")
+    except OSError:
+        return False
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder; Busy if another process does. The lock goes with the process, however it ends."""
+    flags = getattr(os, "O_NOFOLLOW", 0)                # a file that a link points at is not ours to touch
     try:
-        import fcntl
-    except ImportError:                     # Windows: no lock, as before there was one
-        yield
-        return
-    try:
-        file = open(folder / ".lock", "w")
+        file = open(folder / ".lock", "a", opener=lambda path, more: os.open(path, flags | more, 0o666))
     except OSError as error:
         raise cannot_write(folder / ".lock", error) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(f"another process is training in {folder}") from error
-        except OSError:                     # a file system without locks
-            pass
+        if not _lock(file, "LOCK_EX"):
+            time.sleep(0.05)                            # is_locked() may have looked at this moment
+            if not _lock(file, "LOCK_EX"):
+                raise Busy(f"another process is training in {folder}")
         yield
+
+
+def age(path: Path) -> float:
+    """Seconds since `path` was touched, by the clock of its file system. OSError where it is gone."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent, prefix=".clock-") as probe:
+            now = os.fstat(probe.fileno()).st_mtime
+    except OSError:                                     # the store is full, or we may only read it
+        now = time.time()
+    return now - path.stat().st_mtime
+
+
+def content(path: Path) -> dict:
+    """What a lease says: token, host, pid, run. Empty where `path` is no lease of ours. OSError where it is gone."""
+    with suppress(ValueError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def held(path: Path) -> bool:
+    """Is there a lease that has not expired, and does its owner, if it is a process of this machine, still run?"""
+    try:
+        if age(path) > LEASE_SECONDS:
+            return False
+        owner = content(path)
+        if owner.get("host") == platform.node() and os.name == "posix":
+            os.kill(owner["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except (OSError, KeyError, TypeError, OverflowError):
+        pass
+    return True
+
+
+class Lease:
+    """`with Lease(path, run) as lease` says in the store who works on a run; `lease.taken`: does this process hold it?
+
+    A thread refreshes it. Where another process has taken it over, because this one was suspended for longer than
+    LEASE_SECONDS, SIGTERM asks this process to stop. Raises InputError where the store cannot be written. (filelock's
+    SoftFileLease cannot take over the lease of a dead owner on NFS or SMB.)
+    """
+
+    def __init__(self, path: Path, run: str = ""):
+        self.path, self.taken, self.ended = path, False, threading.Event()
+        self.owner = {"token": uuid.uuid4().hex, "host": platform.node(), "pid": os.getpid(), "run": run}
+
+    def __enter__(self) -> "Lease":
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.taken = self._create() or not held(self.path) and self._replace()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        if self.taken:
+            threading.Thread(target=self._refresh, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Release the lease; the end of the context does it too."""
+        self.ended.set()                                # first: _refresh() takes a missing file for a loss
+        if self.taken and self._ours():
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def _ours(self) -> bool:
+        """False where the lease is gone or another's. A disk that fails to answer once is no reason to stop."""
+        try:
+            return content(self.path).get("token") == self.owner["token"]
+        except OSError as error:
+            return not isinstance(error, FileNotFoundError)
+
+    def _create(self) -> bool:
+        try:
+            file = open(self.path, "x")                 # for one process alone
+        except FileExistsError:
+            return False
+        try:
+            with file:
+                json.dump(self.owner, file)
+        except OSError:
+            self.path.unlink()
+            raise
+        return True
+
+    def _replace(self) -> bool:
+        """Replace an expired lease, if no other process is doing so: only one can make the claim."""
+        claim = self.path.with_name(f".{self.path.name}.claim")
+        try:
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if age(claim) > LEASE_SECONDS:          # whoever made it died in the next lines
+                    claim.unlink()
+            return False
+        try:
+            if self.path.exists() and not held(self.path):
+                self.path.unlink(missing_ok=True)
+            return self._create()
+        finally:
+            claim.unlink(missing_ok=True)
+
+    def _refresh(self) -> None:
+        while not self.ended.wait(LEASE_SECONDS / 6):
+            if self._ours():
+                with suppress(OSError):
+                    os.utime(self.path)
+            elif not self.ended.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return

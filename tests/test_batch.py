@@ -23,7 +23,7 @@ from sslkit.batch import watch
 from sslkit.batch.execute_notebook import NotebookJob, execute
 from sslkit.batch.process import lease_of
 from sslkit.errors import InputError
-from sslkit.lease import Lease
+from sslkit.files import Lease
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1)); plt.plot([0, 1]); plt.show()"
 

@@ -19,8 +19,7 @@ from sslkit.batch import engine, watch
 from sslkit.batch import workers as cluster
 from sslkit.batch.process import lease_of, work
 from sslkit.errors import InputError
-from sslkit.files import locked
-from sslkit.lease import Lease
+from sslkit.files import Lease, locked
 from sslkit.training.run import Run
 from sslkit.training.spec import Job
 

@@ -22,8 +22,7 @@ from sslkit.batch.process import SAVE_SECONDS, end_spare, keep_failure, lease_of
 from sslkit.batch.watch import at, busy, cut
 from sslkit.batch.workers import connected, hands, reachable, shape
 from sslkit.errors import InputError, require
-from sslkit.files import stop_signals
-from sslkit.lease import Lease, age, content, held
+from sslkit.files import Lease, age, content, held, stop_signals
 from sslkit.terminal import Screen, clock
 from sslkit.training import CODE_OF, Job, Machine, code_version, store
 

@@ -69,7 +69,7 @@ def set_aside(folder: Path) -> list[str]:
 def perform(spec: dict) -> dict:
     """Do the job `spec` describes: {"state": done, found, elsewhere, stopped or failed, "run": its folder, "error": why it failed}."""
     from sslkit.errors import Busy
-    from sslkit.lease import Lease
+    from sslkit.files import Lease
     from sslkit.training import Job, Machine, Stopped, store
 
     if spec["kind"] == "notebook":                      # what it needs is slow to import

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from sslkit.batch.process import failures
 from sslkit.errors import InputError
-from sslkit.files import is_locked
-from sslkit.lease import content, held
+from sslkit.files import content, held, is_locked
 from sslkit.training import Run, has_result, store
 
 

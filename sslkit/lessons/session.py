@@ -17,8 +17,7 @@ import sslkit
 from sslkit.batch import at_work, lease_of
 from sslkit.data import SSLData
 from sslkit.errors import Busy, require
-from sslkit.files import write_atomically, write_json
-from sslkit.lease import Lease
+from sslkit.files import Lease, write_atomically, write_json
 from sslkit.lessons import plots
 from sslkit.methods import Method
 from sslkit.networks import Network
