@@ -96,7 +96,7 @@ def test_the_hash_is_of_content_and_protocol(digits):
 def test_a_split_can_be_drawn_again_from_what_was_held_out(digits):
     once = split(digits, 20, 4, validation=100)
     assert split(split(digits, 40, 1, validation=100), 20, 4).hash == once.hash
-    with pytest.raises(InputError, match="100 rows took the test set's place already"):
+    with pytest.raises(InputError, match="100 training rows are the test set already"):
         split(once, 20, validation=50)
 
 
@@ -156,7 +156,8 @@ def test_labels_have_a_long_tail_and_every_class_one(digits, factor, labels):
     m_max = [n for n in np.arange(max(rest), max(rest) + 1, 0.01) if long_tail(n, abs(factor), 10).tolist() == rest]
     assert m_max, "so are the unlabelled, the labelled among them not counted"
     sizes = digits.y.bincount().tolist()[::-1 if factor < 0 else 1]
-    assert any(u + long_tail(2, abs(factor), 10).max() >= size for u, size in zip(unlabeled, sizes)), "as many as there are"
+    step = long_tail(2, abs(factor), 10).max()
+    assert any(u + step >= size for u, size in zip(unlabeled, sizes)), "as many as there are"
 
 
 def test_images_in_neither_part_leave_the_data(digits):
@@ -177,12 +178,13 @@ def test_labelled_and_unlabelled_have_a_factor_each(digits):
     labeled, unlabeled = data.counts()
     assert labeled == split(digits, 20, 1, imbalance=20).counts()[0] and unlabeled[-1] > 4 * unlabeled[0]
     even = split(digits, 20, 1, unlabeled_imbalance=50)
-    assert even.counts()[0] == [2] * 10 and even.counts()[1][0] > 20 * even.counts()[1][-1] and even.imbalance == (1, 50)
+    assert even.counts()[0] == [2] * 10 and even.imbalance == (1, 50)
+    assert even.counts()[1][0] > 20 * even.counts()[1][-1]
     rest = split(digits, 20, 1, imbalance=20, unlabeled_imbalance=1)
-    assert rest.counts()[1] == digits.y.bincount().tolist() and rest.left_out is None, "a factor of 1 takes nothing away"
+    assert rest.counts()[1] == digits.y.bincount().tolist() and rest.left_out is None, "a factor of 1 drops nothing"
     apart = split(digits, 20, 1, imbalance=20, include_labeled=False)
     both = split(digits, 20, 1, imbalance=20)
-    assert [u + n for u, n in zip(apart.counts()[1], apart.counts()[0])] == both.counts()[1] and len(apart.images) == len(both.images)
+    assert [u + n for u, n in zip(*apart.counts())] == both.counts()[1] and len(apart.images) == len(both.images)
 
 
 def test_the_number_of_unlabelled_images_can_be_chosen(digits):
@@ -193,7 +195,8 @@ def test_the_number_of_unlabelled_images_can_be_chosen(digits):
 
 def test_head_middle_and_tail(digits):
     assert split(digits, 20).groups == {} == split(digits, 20, imbalance=-1).groups
-    assert split(digits, 20, imbalance=-1).hash == split(digits, 20).hash and split(digits, 20, imbalance=np.int64(20)).num_labeled == 20
+    assert split(digits, 20, imbalance=-1).hash == split(digits, 20).hash
+    assert split(digits, 20, imbalance=np.int64(20)).num_labeled == 20
     assert split(digits, 20, imbalance=20).groups == {"head": [0, 1, 2], "middle": [3, 4, 5, 6], "tail": [7, 8, 9]}
     assert split(digits, 20, imbalance=-20).groups == {"head": [7, 8, 9], "middle": [3, 4, 5, 6], "tail": [0, 1, 2]}
     assert split(digits, 20, imbalance=20, unlabeled_imbalance=-20).groups["head"] == [0, 1, 2]
@@ -238,9 +241,12 @@ def test_the_hash_knows_the_long_tail(digits):
     ({"imbalance": 0}, "imbalance is 0"), ({"unlabeled_imbalance": 0.1}, "unlabeled_imbalance is 0.1"),
     ({"labels": 9, "imbalance": 20}, "at least 10, one for each class, not 9"),
     ({"labels": 1000, "imbalance": 20}, "need 295 images of class '0', which has 138"),
-    ({"imbalance": 1.5}, "with imbalance 1.5 there cannot be 20 labels; nearest: 19 or 21"),       # the first and the last grow together
-    ({"unlabeled": 0}, "unlabeled must be from 1 to 1,320"), ({"unlabeled": 10**6}, "the classes do not have more"),
-    ({"unlabeled": 405}, "there cannot be 405 unlabelled images; nearest: 400 or 410"), ({"unlabeled": 1.5}, "whole number, not 1.5")])
+    # The first class and the last grow together.
+    ({"imbalance": 1.5}, "there cannot be 20 labels with imbalance 1.5; nearest: 19 or 21"),
+    ({"unlabeled": 0}, "unlabeled must be from 1 to 1,320"),
+    ({"unlabeled": 10**6}, "unlabeled must be from 1 to 1,320, not 1,000,000: the data has no more"),
+    ({"unlabeled": 405}, "there cannot be 405 unlabelled images with factor 1; nearest: 400 or 410"),
+    ({"unlabeled": 1.5}, "whole number, not 1.5")])
 def test_a_long_tail_that_cannot_be_had_is_refused(digits, how, message):
     with pytest.raises(InputError, match=message):
         split(digits, **{"labels": 20, "seed": 1, **how})
