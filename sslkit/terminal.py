@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from sslkit.errors import InputError, choose
@@ -40,32 +41,38 @@ class Parser(argparse.ArgumentParser):
         except InputError as error:
             raise argparse.ArgumentError(action, str(error)) from error
 
-    def add_parameters(self, function: Callable, title: str, leave_out: tuple[str, ...] = ()) -> None:
-        """A flag for each parameter of `function` (or dataclass), annotated Annotated[type, "help"]."""
-        group, hints = self.add_argument_group(title), get_type_hints(function, include_extras=True)
+    def add_parameters(self, function: Callable, title: str, leave_out: tuple[str, ...] = (), prefix: str = "") -> None:
+        """A flag for each parameter of `function` (or dataclass), annotated Annotated[type, "help"]; none, no group."""
+        hints = get_type_hints(function, include_extras=True)
+        if not inspect.signature(function).parameters:
+            return
+        group = next((g for g in self._action_groups if g.title == title), None) or self.add_argument_group(title)
         if inspect.isclass(function):
             hints |= get_type_hints(function.__init__, include_extras=True)
         for name, parameter in inspect.signature(function).parameters.items():
             if name in leave_out:
                 continue
             kind, text = get_args(hints[name])[:2] if get_origin(hints[name]) is Annotated else (hints[name], "")
-            kind = next((a for a in get_args(kind) if a is not type(None)), kind) if type(None) in get_args(kind) else kind
+            if isinstance(kind, UnionType):
+                kinds = [one for one in get_args(kind) if one is not type(None)]
+                kind = str if str in kinds else kinds[0]
             if "default" not in text:
                 given = ("no", "yes")[parameter.default] if kind is bool else parameter.default
                 text = f"{text[:-1]}; default: {given})" if text.endswith(")") else f"{text} (default: {given})"
-            flag, options = "--" + name.replace("_", "-"), {"default": parameter.default, "help": text.replace("%", "%%")}
+            flag = "--" + (prefix + name).replace("_", "-")
+            options = {"dest": prefix + name, "default": parameter.default, "help": text.replace("%", "%%")}
             if kind is bool:
                 action = "store_true" if parameter.default is False else argparse.BooleanOptionalAction
-                group.add_argument(flag, action=action, dest=name, **options).help = options["help"]     # the second adds to it
+                group.add_argument(flag, action=action, **options).help = options["help"]     # the second adds to it
             elif get_origin(kind) is Literal:
-                group.add_argument(flag, choices=get_args(kind), dest=name, **options)
+                group.add_argument(flag, choices=get_args(kind), **options)
             else:
-                group.add_argument(flag, type=kind, dest=name, metavar={int: "N", float: "X"}.get(kind, "TEXT"), **options)
+                group.add_argument(flag, type=kind, metavar={int: "N", float: "X"}.get(kind, "TEXT"), **options)
 
 
-def chosen(function: Callable, values: argparse.Namespace) -> dict[str, Any]:
-    """The values for the parameters of `function`."""
-    return {name: getattr(values, name) for name in inspect.signature(function).parameters}
+def chosen(function: Callable, values: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
+    """The values for the parameters of `function`, whose flags begin with `prefix`."""
+    return {name: getattr(values, prefix + name) for name in inspect.signature(function).parameters}
 
 
 def clock(seconds: float) -> str:
@@ -126,7 +133,8 @@ class ProgressLine:
         share = lambda v: "  -  " if v is None else f"{v:5.1%}"                 # noqa: E731
         pseudo = "" if m["mask_rate"] is None else f"  kept {share(m['mask_rate'])}  pseudo {share(m['pseudo_label_acc'])}"
         clock = (f"{left // 3600}:{left // 60 % 60:02}" if left >= 3600 else f"{left // 60}") + f":{left % 60:02}"
-        self.write(f"step {snap.step:,}/{self.steps:,}  loss {m['loss']:.3f}{pseudo}  test {share(self.acc)}  {clock} left",
+        self.write(f"step {snap.step:,}/{self.steps:,}  loss {m['loss']:.3f}{pseudo}  test {share(self.acc)}  {clock} "
+                   "left",
                    last=snap.step == self.steps)
 
 

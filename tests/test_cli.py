@@ -23,9 +23,10 @@ from sslkit.methods import FixMatch
 from sslkit.training.config import Config, Machine
 from sslkit.training.run import Run, Stopped, fit
 from sslkit.training.runs import all_runs
+from sslkit.training.spec import DataSpec
 
 SHORT = ["--steps", "30", "--eval-every", "10", "--batch-size", "8", "--mu", "2", "--threads", "1", "--device", "cpu"]
-DIRECT = [method for method in methods.ALL if method.direct]
+DIRECT = [method for method in methods.ALL if method.standalone]
 KEYS = ["method", "data", "labels", "seed", "steps", "test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds", "run"]
 
 
@@ -239,8 +240,8 @@ def test_ctrl_c_says_how_to_go_on_and_that_very_command_does(tmp_path, digits):
     stopped, again = err.splitlines()[-2:]
     step = int(re.fullmatch(r"stopped at step (\d+) of 200; my run can go on from there", stopped).group(1))
     assert 10 <= step < 200 and Run(tmp_path / "my run").checkpoint()["step"] == step
-    assert re.fullmatch(r"go on with: sslkit train fixmatch .*--out 'my run' --resume", again)
-    process = command(tmp_path, *shlex.split(again.removeprefix("go on with: sslkit ")), "--json")
+    assert re.fullmatch(r"continue with: sslkit train fixmatch .*--out 'my run' --resume", again)
+    process = command(tmp_path, *shlex.split(again.removeprefix("continue with: sslkit ")), "--json")
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     whole = fit(FixMatch(), digits, Config(steps=200, eval_every=10, batch_size=8, mu=2), Machine("cpu", 1), out=tmp_path / "whole")
@@ -251,7 +252,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_very_command_does(tmp_path, digits):
 def test_a_stopped_run_waits_for_resume(sslkit, refused, runs, monkeypatch, capsys):
     words = ["train", "fixmatch", *SHORT]
     assert halt(words, monkeypatch) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == f"go on with: sslkit {shlex.join([*words, '--resume'])}"
+    assert capsys.readouterr().err.splitlines()[-1] == f"continue with: sslkit {shlex.join([*words, '--resume'])}"
     (run,) = all_runs()
     before = {p: p.read_bytes() for p in run.path.iterdir()}
     refused(words, str(run.path), "holds a run that was stopped", "--resume", "--out")
@@ -440,7 +441,7 @@ def test_an_out_that_holds_another_configuration(sslkit, refused, tmp_path):
 # ---- help
 
 def parameters():
-    for owner in (cli.data_flags, Config, Machine, *DIRECT):
+    for owner in (DataSpec, Config, Machine, *DIRECT):
         target = owner.__init__ if inspect.isclass(owner) and owner in DIRECT else owner
         hints = get_type_hints(target, include_extras=True)
         for name, parameter in inspect.signature(owner).parameters.items():
@@ -578,7 +579,7 @@ def test_kd_fixmatch_is_stopped_and_goes_on(sslkit, runs, monkeypatch):
 
     monkeypatch.setattr(room.ProgressLine, "__call__", stop)
     code, out, err = sslkit(*KD)
-    assert code == 130 and "/inner can go on" in err and "go on with: sslkit train kd-fixmatch" in err and "--resume" in err
+    assert code == 130 and "/inner can go on" in err and "continue with: sslkit train kd-fixmatch" in err and "--resume" in err
     code, _, err = sslkit(*KD)
     assert code == 2 and "--resume goes on with it" in err
     monkeypatch.setattr(room.ProgressLine, "__call__", line)

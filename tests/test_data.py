@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from sslkit.data.dataset import SSLData
-from sslkit.data.sources import DATA, STL10, load
+from sslkit.data.sources import SOURCES, STL10, load
 from sslkit.data.split import split
 from sslkit.errors import InputError
 
@@ -227,7 +227,7 @@ def test_svhn_is_downloaded_when_asked(home, monkeypatch, tmp_path):
         server.shutdown()
 
 
-@pytest.mark.parametrize("name", [name for name in DATA if name != "digits"])
+@pytest.mark.parametrize("name", [name for name in SOURCES if name not in ("digits", "folder")])
 def test_without_network_a_download_says_so(name, home, monkeypatch):
     for kind, attribute in ((datasets.CIFAR10, "url"), (datasets.CIFAR100, "url"), (datasets.STL10, "url"),
                             (datasets.Food101, "_URL")):

@@ -14,8 +14,7 @@ from sslkit.errors import InputError
 from sslkit.lessons import session as notebook
 from sslkit.lessons.plots import Figure
 from sslkit.methods import FixMatch, SimMatch, Supervised
-from sslkit.scales import SCALES
-from sslkit.training import recipes
+from sslkit.papers.scales import SCALES
 from sslkit.training.config import Config
 from sslkit.training.identity import record, run_path, store
 from sslkit.training.run import Run, Stopped
@@ -104,7 +103,7 @@ def test_fit_once_trains_once(digits, runs, capsys):
 def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits, runs, capsys, monkeypatch):
     jobs = {(alpha, seed): (SimMatch(alpha=alpha), digits, Config(seed=seed, steps=12, eval_every=6, batch_size=8, mu=2))
             for alpha in (0.5, 1.0) for seed in (0, 1)}
-    trained, fit = [], recipes.fit
+    trained, fit = [], notebook.fit
 
     def interrupted(method, data, config, *others, **more):
         if len(trained) == 2:
@@ -113,11 +112,11 @@ def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits,
         trained.append((method.alpha, config.seed))
         return fit(method, data, config)
 
-    monkeypatch.setattr(recipes, "fit", interrupted)
+    monkeypatch.setattr(notebook, "fit", interrupted)
     with pytest.raises(Stopped):
         notebook.fit_all(jobs)
     assert "2 of 4 runs are finished: run the cell again" in capsys.readouterr().out
-    monkeypatch.setattr(recipes, "fit", fit)
+    monkeypatch.setattr(notebook, "fit", fit)
     found = notebook.fit_all(jobs)
     assert capsys.readouterr().out == "4 runs: 2 trained, 2 found in the store\n"
     assert list(found) == list(jobs)

@@ -169,7 +169,7 @@ def test_a_run_leaves_its_four_files(whole, digits, kind):
     assert config["data"] == {"name": "digits", "labels": 20, "unlabeled": 1397, "split": digits.hash, "imbalance": [1, 1],
                               "validation": 0, "include_labeled": True, "unlabeled_asked": None, "side": 8, "flip": False}
     assert config["train"] == vars(SHORT.resolve(digits, torch.device("cpu"))) and None not in config["train"].values()
-    assert config["classes"] == list("0123456789") and config["channels"] == 1 and set(config["code"]) == {"version", "hash"}
+    assert config["classes"] == list("0123456789") and config["channels"] == 1 and set(config["code"]) == {"version", "core", "method"}
 
     metrics = lines(run)
     assert [m["step"] for m in metrics] == [5, 10, 15, 20, 22]

@@ -61,11 +61,11 @@ def test_a_step_may_be_longer_than_the_unlabeled_set():
 
 
 def test_a_batch_holds_what_it_says(digits):
-    f, plain = feed(digits), lambda images, g, **options: images              # noqa: E731
+    plain = lambda images, g, **options: images                               # noqa: E731
     saved = augment.weak, augment.strong
     augment.weak = augment.strong = plain
     try:
-        batch = f(5)
+        batch = feed(digits)(5)
     finally:
         augment.weak, augment.strong = saved
     normal = lambda rows: augment.normalize(digits.images[rows], digits.mean, digits.std)   # noqa: E731
@@ -237,11 +237,11 @@ def test_compile_falls_back_with_a_message_and_changes_nothing(digits, monkeypat
 
     monkeypatch.setattr(torch.nn.Module, "compile", broken)
     other = [s for s in train.train(FixMatch(), digits, SHORT, Machine(device="cpu", compile=True)) if s.evaluated][-1]
-    assert "torch.compile does not work here (RuntimeError: no compiler here); going on without it" in capsys.readouterr().err
+    assert "torch.compile does not work here (RuntimeError: no compiler here); training goes on without it" in capsys.readouterr().err
     assert other.metrics == plain.metrics
 
 
 def test_channels_last_is_left_out_on_mps(monkeypatch, capsys):
     monkeypatch.setattr(Machine, "torch_device", lambda self: torch.device("mps"))
-    assert not Machine().images_last() and not capsys.readouterr().err
-    assert not Machine(channels_last=True).images_last() and "does not work on mps" in capsys.readouterr().err
+    assert not Machine().use_channels_last() and not capsys.readouterr().err
+    assert not Machine(channels_last=True).use_channels_last() and "does not work on mps" in capsys.readouterr().err

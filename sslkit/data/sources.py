@@ -1,7 +1,8 @@
-"""Images on one device and the rows that carry labels: load() a data set; splits.split() chooses the rows."""
+"""The data sets: the facts of each in one table, SOURCES, and load(), which reads one."""
 import http.client
 import os
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,47 +14,77 @@ from sslkit.data.folder import read_files, read_folder
 from sslkit.errors import InputError, choose, require
 from sslkit.records import Progress
 
-DATA = ("digits", "cifar10", "cifar100", "svhn", "stl10", "food101")
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Facts of a data set, and the defaults of a run on it."""
+    title: str                    # as the papers write it
+    side: int = 32                # pixels; of a folder and food101, where --size may choose it, the default
+    sized: bool = False           # may --size choose it?
+    flip: bool = True             # may a weak view mirror an image?
+    network: str = "wrn-28-2"
+    steps: int = 2**15
+    batch_size: int = 64
+    mu: int = 7
+    lr: float = 0.03
+    weight_decay: float = 5e-4
+
+
+SOURCES = {
+    "digits": Source("digits", side=8, flip=False, network="small", steps=2000, batch_size=32, mu=3, lr=0.1),
+    "cifar10": Source("CIFAR-10"),
+    "cifar100": Source("CIFAR-100", network="wrn-28-8", weight_decay=1e-3),
+    "svhn": Source("SVHN", flip=False),
+    "stl10": Source("STL-10", side=96, network="wrn-37-2"),
+    "food101": Source("Food-101", side=128, sized=True),
+    "folder": Source("a folder", sized=True)}
+
+
+def source(name: str) -> Source:
+    """The facts of the data set that load() calls `name`; those of a folder for any other."""
+    return SOURCES.get(name, SOURCES["folder"])
 
 
 def load(name: str = "digits", *, root: str | Path | None = None, download: bool = False, size: int | None = None,
          skip_bad_images: bool = False, device: str | torch.device = "cpu",
          progress: Progress | None = None) -> SSLData:
-    """A data set with no labelled rows yet: `name` is one of DATA, or "folder:PATH" (see folder.read_folder).
+    """A data set with no labelled rows yet: `name` is one of SOURCES, or "folder:PATH" (see folder.read_folder).
 
-    `root` is where torchvision's sets lie, else $SSLKIT_DATA or ~/.cache/sslkit; only `download` fetches them. `size`,
-    pixels a side, is for folders (else 32) and food101 (else 128). `progress` gets (done, total, what) while images
-    are decoded. All but digits are cached, see folder.cached. Raises InputError: an unknown name; a set that is not
-    there, damaged or cannot be fetched; a folder that is no data set. Sources: scikit-learn's load_digits, torchvision.
+    root: where torchvision's data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit); only `download` fetches them.
+    size: pixels a side, for folders (default: 32) and food101 (default: 128). progress: shown (done, total, what)
+    while images are decoded. All but digits are cached, see cache.cached. Raises InputError for an unknown name, a data
+    set that is missing, damaged or cannot be fetched, and a folder that is no data set. Sources: scikit-learn's
+    load_digits, torchvision.
     """
     how = {"skip_bad_images": skip_bad_images, "progress": progress}
     kind, _, path = str(name).partition(":")
     if kind == "folder":
         require(path != "", "a folder is given with its path, folder:PATH; it holds train/<class>/* and test/<class>/*")
         path = Path(path).expanduser().absolute()
-        name, arrays = f"folder:{path}", read_folder(path, size=32 if size is None else size, **how)
+        name, size = f"folder:{path}", source(name).side if size is None else size
+        arrays = read_folder(path, size=size, **how)
     else:
-        choose("data set", name, (*DATA, "folder:PATH"))
+        choose("data set", name, (*(known for known in SOURCES if known != "folder"), "folder:PATH"))
         root = Path(root or os.environ.get("SSLKIT_DATA") or "~/.cache/sslkit").expanduser().absolute()
-        side = {"digits": 8, "stl10": 96}.get(name, 32)
-        fits = name == "food101" or size in (None, side)
-        require(fits, f"{name} has {side} pixels a side; size is for folders and food101")
+        side = source(name).side
+        require(source(name).sized or size in (None, side),
+                f"{name} has {side} pixels a side; size is for folders and food101")
         if name == "digits":
             arrays = _digits()
         else:
-            arrays = _torchvision(name, root, download, size=128 if size is None else size, **how)
+            arrays = _torchvision(name, root, download, size=side if size is None else size, **how)
     images, y, test_images, test_y = map(torch.from_numpy, arrays[:4])
     none = torch.empty(0, dtype=torch.int64)
-    return SSLData(name, images, y, test_images, test_y, arrays.classes, arrays.mean, arrays.std,
-                   flip=name not in ("digits", "svhn"), digest=arrays.digest, labeled=none,
-                   unlabeled=torch.arange(len(y)), seed=0, info=arrays.info, validation=none).to(device)
+    return SSLData(name, images, y, test_images, test_y, arrays.classes, arrays.mean, arrays.std, source(name).flip,
+                   arrays.digest, none, torch.arange(len(y)), 0, arrays.info, none).to(device)
 
 
 def _digits() -> Arrays:
     from sklearn.datasets import load_digits  # slow to import, and needed here only
-    source = load_digits()
-    images, y = np.rint(source.images * (255 / 16))[:, None], source.target
+    found = load_digits()
+    images, y = np.rint(found.images * (255 / 16))[:, None], found.target
     test = np.concatenate([rows[:40] for rows in rows_by_class(y, 10, np.random.RandomState(0))])
     test, train = np.sort(test), np.delete(np.arange(len(y)), test)
     return summarize(images[train], y[train], images[test], y[test], "0123456789", {})
@@ -118,5 +149,6 @@ def _open(name: str, kind: type, root: Path, download: bool, files: list[tuple[P
             raise InputError(f"could not download {name} to {root}: {e}") from e
         for path, md5 in files:
             if md5 and not check_integrity(path, md5):
-                raise InputError(f"{path} is damaged: its MD5 is not the published one; delete it and pass --download") from e
+                raise InputError(f"{path} is damaged: its MD5 is not the published one; delete it and pass "
+                                 "--download") from e
         raise InputError(f"could not read {name} in {root}: {e}") from e

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from sslkit.files import Lease, write_atomically, write_json
 from sslkit.lessons import plots
 from sslkit.methods import Method
 from sslkit.networks import Network
-from sslkit.training import Config, Machine, Plan, Run, Stopped, run_path, store
+from sslkit.training import Config, Machine, Run, Stopped, fit, record, run_path, store
 
 REDRAW_SECONDS, LINE_SECONDS = 2, 10
 
@@ -67,16 +68,15 @@ class Live:
             self.shown.update(figure)
 
 
-def patient(plan: Plan, data: SSLData, config: Config, live: Callable | None = None) -> Run:
-    """Train what is planned, or find it finished; while another process is at it, of this machine or another, wait: two notebooks may want
-    the same run. live: shown each Snapshot."""
-    path, waiting = run_path(plan.record(data, config.resolve(data, Machine().torch_device()))), False
-    shown = live and (lambda stage, steps, snap: live(snap))
+def patient(path: Path, train: Callable[[], Run]) -> Run:
+    """The finished run in the folder `path` of the store: found, or trained by train(); while another process, of this machine
+    or another, trains it, wait: two notebooks may want the same run."""
+    waiting = False
     while Run(path).result is None:
         with Lease(lease_of(store(), path.name), str(path.absolute())) as mine:
             if mine.taken:
                 with suppress(Busy):                  # a process without a lease, as of the command line
-                    return plan(data, config, live=shown)
+                    return train()
         if not waiting:
             print("another process trains this run: waiting for it", flush=True)
         waiting = True
@@ -87,14 +87,13 @@ def patient(plan: Plan, data: SSLData, config: Config, live: Callable | None = N
 def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: Network | None = None) -> Run:
     """The finished run of these settings: from the store where some lesson has trained it before, else trained now, live.
 
-    initial: a trained network to begin from. Interrupting the kernel stops it; the same cell then goes on where it stopped.
+    initial: a trained network to begin from. Interrupting the kernel stops the run; the same cell then continues it.
     """
-    resolved = config.resolve(data, Machine().torch_device())
-    name = type(method).__name__
-    plan = Plan(method, initial=initial)
-    known = Run(run_path(plan.record(data, resolved))).result is not None
+    resolved, name = config.resolve(data, Machine().torch_device()), type(method).__name__
+    path = run_path(record(method, data, resolved, initial))
+    known = Run(path).result is not None
     try:
-        run = patient(plan, data, config, Live(resolved.steps, name))
+        run = patient(path, partial(fit, method, data, config, live=Live(resolved.steps, name), initial=initial))
     except Stopped as stop:
         print(f"{stop}: run the cell again")
         raise
@@ -104,27 +103,27 @@ def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: 
 
 
 def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
-    """The finished run of each job (method, data, config, perhaps the network to begin from), in turn; those in the store are found, not
-    trained again.
+    """The finished run of each job (method, data, config, perhaps the network to begin from), one after another; those in the
+    store are found, not trained again.
 
-    Interrupting the kernel keeps what is finished and where the run in progress stands: the same cell then goes on.
+    Interrupting the kernel keeps what is finished and the state of the run in progress: the same cell then continues.
     """
-    runs, trained, begin, told, shown = {}, 0, time.monotonic(), time.monotonic(), None
-    for k, (key, (method, data, config, *initial)) in enumerate(jobs.items(), 1):
-        plan = Plan(method, initial=initial[0] if initial else None)
-        path = run_path(plan.record(data, config.resolve(data, Machine().torch_device())))
-        known = Run(path).result is not None
-        now = time.monotonic()
-        line = f"run {k} of {len(jobs)}: {key}" + (f", about {(now - begin) / trained * (len(jobs) - k + 1):.0f} s left" if trained else "")
+    runs, trained, begin, printed, shown = {}, 0, time.monotonic(), time.monotonic(), None
+    for k, (key, (method, data, config, *more)) in enumerate(jobs.items(), 1):
+        initial = more[0] if more else None
+        path = run_path(record(method, data, config.resolve(data, Machine().torch_device()), initial))
+        known, now = Run(path).result is not None, time.monotonic()
+        left = f", about {(now - begin) / trained * (len(jobs) - k + 1):.0f} s left" if trained else ""
+        line = f"run {k} of {len(jobs)}: {key}{left}"
         if not known and watched() and shown is None:
             shown = display({"text/plain": line}, raw=True, display_id=True)
         elif not known and watched():
             shown.update({"text/plain": line}, raw=True)
-        elif not known and now - told > LINE_SECONDS:
+        elif not known and now - printed > LINE_SECONDS:
             print(line, flush=True)
-            told = now
+            printed = now
         try:
-            runs[key] = patient(plan, data, config)
+            runs[key] = patient(path, partial(fit, method, data, config, initial=initial))
         except Stopped as stop:
             print(f"{stop}; {k - 1} of {len(jobs)} runs are finished: run the cell again")
             raise

@@ -4,6 +4,7 @@ Runs that the store has are found, so that a study goes on where it was stopped;
 """
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from sslkit.labelers import by_class, cluster_agree, confident, label_quality, o
 from sslkit.lessons.session import fit_all, patient
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
 from sslkit.records import PseudoLabels
-from sslkit.training import Config, Plan, Run, labels_found, predict, train
+from sslkit.training import Config, DataSpec, Propagate, Run, RunSpec, labels_found, predict, train
 
 Rows = list[dict[str, float | str | None]]
 WEAK_LABELS = 10                     # one of each digit
@@ -181,12 +182,14 @@ def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequenc
     """
     rows = []
     for imbalance, seed, method in itertools.product(imbalances, seeds, HDL_BASES):
-        data = split(load("digits"), labels, seed, imbalance=imbalance)
-        run = patient(Plan(method(), "hdl"), data, Config(seed=seed, steps=steps))
+        spec = RunSpec(method.__name__.lower(), DataSpec("digits", labels, imbalance), Config(seed=seed, steps=steps),
+                       recipe=Propagate())
+        data = spec.load()
+        run = patient(spec.path(data), partial(spec.run, data))
         p, features = predict(Run(run.path / "base").network(), data.images, data)
         found = labels_found(run)
         k = found["info"]["k"]
-        row = {"labels": labels, "imbalance": imbalance, "seed": seed, "steps": steps, "method": run.result["method"].split("+")[0], "k": k}
+        row = {"labels": labels, "imbalance": imbalance, "seed": seed, "steps": steps, "method": spec.method, "k": k}
         hdl_labels = PseudoLabels(found["hdl"], torch.ones(len(p)), found["info"], "hdl", found["rows"])
         for name, (label, order) in three_labels(p, features, data, hdl_labels).items():
             right = precision_curve(label == data.y, order)

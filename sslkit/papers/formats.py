@@ -9,12 +9,13 @@ from pathlib import Path
 from sslkit.errors import choose
 from sslkit.papers.ours import Line, beside
 from sslkit.papers.reported import Cell, Table, table
-from sslkit.scales import SCALES, scale
+from sslkit.papers.scales import SCALES, scale
 
-BEST = ("reruns (TorchSSL, USB): the best checkpoint on the test set, 3 seeds; USB has WRN-28-2 on CIFAR-100 too; both train SVHN on train "
-        "+ extra")
-OURSELVES = ("ours: the last evaluation of the averaged weights; splits of our own, as many labelled images a class; mean and sample std "
-             "over the seeds; a difference only where the protocol is the paper's, as far as it is known")
+BEST = ("reruns (TorchSSL, USB): the best checkpoint on the test set, 3 seeds; USB has WRN-28-2 on CIFAR-100 too; both "
+        "train SVHN on train + extra")
+OURSELVES = ("ours: the last evaluation of the averaged weights; splits of our own, as many labelled images a class; "
+             "mean and sample std over the seeds; a difference only where the protocol is the paper's, as far as it is "
+             "known")
 HEAD = ("method", "data@labels", "paper", "TorchSSL", "USB", "ours", "seeds", "difference", "scale", "comparable")
 
 
@@ -26,7 +27,7 @@ def shown(table: Table, lines: Sequence[Line]) -> tuple[list[tuple[str, ...]], l
         return "" if value is None else f"{value:{sign}.2f}" + (f" ± {std:.2f}" if std is not None else "")
 
     def marks(cell: Cell, of_usb: bool) -> str:
-        mine = [note for note in cell.notes if note.startswith("USB") == of_usb]
+        mine = cell.usb_notes if of_usb else cell.notes
         notes.extend(note for note in mine if note not in notes)
         return "".join(f" [{notes.index(note) + 1}]" for note in mine)
 
@@ -67,7 +68,7 @@ def as_csv(table: Table, lines: Sequence[Line]) -> str:
         c = line.cell
         figures = (c.paper, c.std, c.reruns.get("TorchSSL"), c.reruns.get("USB"), line.mean, line.std, len(line.values), line.difference)
         numbers = ("" if figure is None else round(figure, 4) for figure in figures)
-        writer.writerow((table.name, c.row, c.column, c.bound, *numbers, line.scale, line.verdict, "; ".join(c.notes)))
+        writer.writerow((table.name, c.row, c.column, c.bound, *numbers, line.scale, line.verdict, "; ".join((*c.notes, *c.usb_notes))))
     return file.getvalue().rstrip("\n")
 
 
@@ -75,7 +76,7 @@ def as_json(table: Table, lines: Sequence[Line]) -> str:
     rows = [{"method": line.cell.row, "column": line.cell.column, "bound": line.cell.bound or None, "paper": line.cell.paper,
              "paper_std": line.cell.std, "reruns": line.cell.reruns, "ours": line.mean, "ours_std": line.std,
              "seeds": {str(seed): value for seed, value in line.values.items()}, "difference": line.difference, "scale": line.scale or None,
-             "comparable": line.comparable, "why": line.verdict or None, "notes": list(line.cell.notes)} for line in lines]
+             "comparable": line.comparable, "why": line.verdict or None, "notes": [*line.cell.notes, *line.cell.usb_notes]} for line in lines]
     return json.dumps({"table": table.name, "title": table.title, "claim": table.claim, "unit": table.unit, "rows": rows})
 
 
@@ -126,7 +127,8 @@ def ranking(lines: Sequence[Line]) -> str:
     said = []
     for column, mine in columns.items():
         mine = sorted(mine, key=lambda line: -line.mean)
-        each = [f"{named(line)} {line.mean:.2f}" + (f" ± {line.std:.2f}" if line.std is not None else "") + f" (n = {len(line.values)})"
+        each = [f"{named(line)} {line.mean:.2f}" + (f" ± {line.std:.2f}" if line.std is not None else "") + " (n = "
+                                                                                                            f"{len(line.values)})"
                 for line in mine]
         said.append(f"{column}: " + ", ".join(each))
     return "\n".join(said) or "nothing of ours in the store yet: sslkit reproduce tables"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sslkit.errors import InputError
 from sslkit.papers.reported import Cell, Table
-from sslkit.scales import SCALES, scale
+from sslkit.papers.scales import SCALES, scale
 from sslkit.training import Run, finished
 
 
@@ -18,7 +18,7 @@ class Line:
     scale: str = ""
     values: dict[int, float] = field(default_factory=dict)       # seed -> percent
     differs: tuple[str, ...] = ()                                # from the paper's protocol, in words
-    mixed: bool = False                                          # are they of different versions of the code?
+    mixed: str = ""                                              # what makes the seeds unequal, in words
 
     @property
     def mean(self) -> float | None:
@@ -40,7 +40,7 @@ class Line:
     @property
     def verdict(self) -> str:
         """Whether the row is comparable, and if not, why."""
-        mixed = ", code of different versions" * self.mixed
+        mixed = f", {self.mixed}" * bool(self.mixed)
         if not self.values:
             return self.cell.missing
         if self.cell.paper is None:
@@ -51,31 +51,47 @@ class Line:
 
 
 def differences(cell: Cell, run: Run) -> tuple[str, ...]:
-    """In what the run's protocol differs from what is known of the paper's."""
-    used = run.config["train"]
+    """In what the run's settings, those of its method included, differ from what is known of the paper's."""
     if cell.published is None:
-        return (f"the paper's {cell.unknown} are not known",) if "," in cell.unknown else (f"{cell.unknown} in the paper is not known",)
-    return tuple(f"{name.replace('_', ' ')} {used[name]:,}, paper {value:,}" if isinstance(value, int) else
-                 f"{name.replace('_', ' ')} {used[name]}, paper {value}"
-                 for name, value in cell.published.items() if used[name] != value)
+        many = "," in cell.unknown
+        return (f"the paper's {cell.unknown} are not known" if many else f"{cell.unknown} in the paper is not known",)
+    found = []
+    for part, settings in cell.published.items():
+        for name, value in settings.items():
+            if (used := run.config[part][name]) != value:
+                whole = "," if isinstance(value, int) else ""
+                found.append(f"{name.replace('_', ' ')} {used:{whole}}, paper {value:{whole}}")
+    return tuple(found)
+
+
+def inequality(runs: Sequence[Run], now: dict) -> str:
+    """In what the runs of one line are unequal besides their seed, in words; `now`: the code that would train them today."""
+    codes, precisions = [run.config.get("code") for run in runs], {run.config["train"]["precision"] for run in runs}
+    words = []
+    if any(code != codes[0] for code in codes):
+        words.append("code of different versions")
+    elif codes and codes[0] != now:
+        words.append("code of another version than this one")
+    if len(precisions) > 1:
+        words.append(" and ".join(sorted(precisions)) + " together")
+    return ", ".join(words)
 
 
 def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int | None = None,
            runs: dict[str, dict[int, Run]] | None = None) -> list[Line]:
-    """The table's cells with what the store holds at each of the scales, of all seeds or of 0 to `seeds` - 1: a Line for each scale that
-    has any, one without values where none has. runs: what jobs.finished(store) found, for callers with several tables."""
+    """The table's cells with what the store holds at each of the scales, of all seeds or of 0 to `seeds` - 1: a Line for each
+    scale that has any, one without values where none has. runs: what training.finished(store) found, for several tables."""
     runs, lines = finished(store) if runs is None else runs, []
     for cell in table.cells:
         mine = []
         for name in scales:
-            at = scale(name)
-            job, values, codes = cell.job(at, 0), {}, set()
-            for seed, run in sorted(runs.get(job.key(), {}).items()) if job else ():
+            spec, values, used = cell.spec(scale(name), 0), {}, []
+            for seed, run in sorted(runs.get(spec.protocol(), {}).items()) if spec else ():
                 if seeds is None or seed < seeds:
                     with suppress(InputError, KeyError, TypeError):             # a result without the figure is none
                         values[seed] = 100 * table.value(run.result)
-                        codes.add(str(run.config.get("code")))
+                        used.append(run)
             if values:
-                mine.append(Line(cell, name, values, differences(cell, run), len(codes) > 1))
+                mine.append(Line(cell, name, values, differences(cell, used[-1]), inequality(used, spec.code)))
         lines += mine or [Line(cell)]
     return lines

@@ -1,19 +1,20 @@
-"""What the papers report, and which run of ours belongs to each number. The csv files are the papers' numbers, in percent; none of them was
-measured by us."""
+"""What the papers report, and which of our runs belongs to each number. The csv files hold the papers' numbers, in percent;
+we measured none of them."""
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from sslkit.data import SOURCES, augment
 from sslkit.errors import choose
-from sslkit.scales import SCALES, Scale
-from sslkit.training import Job
+from sslkit.papers.scales import SCALES, Scale
+from sslkit.training import Config, DataSpec, Propagate, RunSpec
 
-DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "STL-10": "stl10", "Food-101": "food101", "digits": "digits"}
+DATASETS = {source.title: name for name, source in SOURCES.items()}
 OURS = {"MixMatch": "mixmatch", "ReMixMatch": "remixmatch", "FixMatch(RA)": "fixmatch", "SimMatch": "simmatch"}
 ABLATION = {"w/o p_hat": {"p_hat": False}, "w/o q_hat": {"q_hat": False}, "standard": {}}
-DIGITS = "digits@20"                                     # a column of our own, which no paper has; it stands first
+DIGITS = "digits@20"                                     # our own column, which no paper has; it stands first
 NOT_BUILT, NO_IMAGENET = "not built yet", "ImageNet is not among the data sets yet"
 
 
@@ -26,30 +27,34 @@ class Cell:
     std: float | None = None
     bound: str = ""                                      # "at most"
     reruns: dict[str, float] = field(default_factory=dict)
-    method: str | None = None                            # what we run for it, as Job.method; None: nothing yet, `missing` says why
+    method: str | None = None                            # what we run for it; None: nothing yet, `missing` says why
+    hdl: bool = False                                    # HDL on that method?
     arguments: dict = field(default_factory=dict)
     imbalance: float = 1.0
-    published: dict | None = None                        # the paper's own settings, as far as they are known; None: too few of them
-    unknown: str = ""                                    # what of them is not known
+    published: dict | None = None                        # the paper's settings, see published(); None: too few are known
+    unknown: str = ""                                    # which of them are not known
     missing: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()                          # doubts about the paper's number
+    usb_notes: tuple[str, ...] = ()                      # and about USB's
 
-    def job(self, at: Scale, seed: int) -> Job | None:
-        """The run for this cell at a scale; None where there is none."""
-        name, _, labels = self.column.partition("@")
-        data = DATASETS.get(name.removesuffix("-LT"))
+    def spec(self, at: Scale, seed: int) -> RunSpec | None:
+        """The run for this cell at a scale; None where there is none. At the scale `paper` it has the paper's settings."""
+        title, _, labels = self.column.partition("@")
+        data = DATASETS.get(title.removesuffix("-LT"))
         if self.method is None or data not in at.data:
             return None
-        train = {"mu": 1} if data != "digits" and self.method.partition("+")[0] in ("mixmatch", "remixmatch") else {}
+        train, arguments = {"seed": seed, "steps": at.steps}, self.arguments
+        if data != "digits" and self.method in ("mixmatch", "remixmatch"):
+            train["mu"] = 1
         if at is SCALES["paper"]:
-            train |= self.papers_own
-        return Job(self.method, data, int(labels), seed, at.steps, self.imbalance, self.arguments, train)
-
-    @property
-    def papers_own(self) -> dict:
-        """Settings of the paper that are not our defaults."""
-        own = {"network": "efficientnet-b0", "weights": "imagenet"} if self.method == "kd-fixmatch" else {}
-        return own | {name: value for name, value in (self.published or {}).items() if name == "strong"}
+            known = self.published or {"train": {}, "arguments": {}}
+            arguments = known["arguments"] | arguments
+            if known["train"].get("strong") in augment.VARIANTS:
+                train["strong"] = known["train"]["strong"]
+            if self.method == "kd-fixmatch":
+                train |= {"network": "efficientnet-b0", "weights": "imagenet"}
+        return RunSpec(self.method, DataSpec(data, int(labels), self.imbalance), Config(**train), arguments,
+                       Propagate() if self.hdl else None)
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,9 @@ class Table:
     value: Callable[[dict], float]
     cells: tuple[Cell, ...]
 
-    def jobs(self, at: Scale, seeds: int) -> list[Job]:
+    def specs(self, at: Scale, seeds: int) -> list[RunSpec]:
         """The runs that fill it at a scale with seeds 0, 1 ..."""
-        return [job for seed in range(seeds) for cell in self.cells if (job := cell.job(at, seed))]
+        return [spec for seed in range(seeds) for cell in self.cells if (spec := cell.spec(at, seed))]
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
@@ -89,10 +94,12 @@ def reruns() -> dict[tuple[str, str], dict[str, float]]:
     return found
 
 
-DOUBTS = {
-    ("Pi-Model", "CIFAR-10@4000"): "58.99 as printed is probably a digit swap of 85.99: the reruns give 86.87 and 87.20",
-    ("SimMatch", "CIFAR-10@40"): "the seeds published with ShrinkMatch, 95.34 95.16 92.63 93.76 95.10, have mean 94.40 and std 1.17; the "
-                                 "table prints 1.37",
+DOUBTS = {                                               # (row, column) -> a doubt about the paper's number
+    ("Pi-Model", "CIFAR-10@4000"): "58.99 as printed is probably a digit swap of 85.99: the reruns give 86.87 and "
+                                   "87.20",
+    ("SimMatch", "CIFAR-10@40"): "the seeds published with ShrinkMatch, 95.34 95.16 92.63 93.76 95.10, have mean 94.40 "
+                                 "and std 1.17; the table prints 1.37"}
+USB_DOUBTS = {                                           # row -> a doubt about USB's numbers
     "Mean Teacher": "USB's unsupervised loss of Mean Teacher is constantly zero",
     "UDA": "USB does not apply the temperature of UDA",
     "Dash": "USB takes Dash's first threshold from the test set",
@@ -100,26 +107,31 @@ DOUBTS = {
     "SimMatch": "USB's SimMatch scales its bank to unit norm over the batch"}
 
 
-def published(data: str, method: str) -> dict:
-    """A common protocol's settings for one method (see Config): what is known of how the paper's numbers were made."""
-    known = {"network": "wrn-28-8" if data == "cifar100" else "wrn-28-2", "steps": 2**20, "batch_size": 64, "mu": 7, "strong": "rac"}
+def published(data: str, method: str) -> dict[str, dict]:
+    """Table 1's settings for one method, as far as they are known: `train` (see Config) and the method's `arguments`."""
+    train = {"network": SOURCES[data].network, "steps": 2**20, "batch_size": 64, "mu": 7, "strong": "rac"}
+    arguments = {"passes": "joint"} if method in ("fixmatch", "simmatch") else {}
     if method in ("mixmatch", "remixmatch"):
-        known |= {"mu": 1}
+        train["mu"] = 1
+    if method == "mixmatch":
+        arguments["lambda_u"] = 150.0 if data == "cifar100" else 75.0
+    if method == "remixmatch":
+        train["strong"], arguments["num_strong"] = "CTAugment", 8
     if method in ("mixmatch", "simmatch"):
-        known.pop("strong")                              # MixMatch has none; SimMatch's variant is not known
-    return known
+        del train["strong"]                              # MixMatch has none; SimMatch's variant is not known
+    return {"train": train, "arguments": arguments}
 
 
 def simmatch_1() -> tuple[Cell, ...]:
     cells = []
     for row in rows_of("simmatch_table1"):
         name, column = row["method"], f"{row['dataset']}@{row['labels']}"
-        other = reruns().get((name.removesuffix("(RA)"), column), {})
-        notes = [DOUBTS[key] for key in ((name, column), name) if key in DOUBTS and (key != name or "USB" in other)]
-        method = OURS.get(name)
+        other, method = reruns().get((name.removesuffix("(RA)"), column), {}), OURS.get(name)
+        usb = (USB_DOUBTS[name],) if "USB" in other and name in USB_DOUBTS else ()
+        notes = (DOUBTS[name, column],) if (name, column) in DOUBTS else ()
         cells.append(Cell(name, column, number(row["mean"]), number(row["std"]), reruns=other, method=method,
-                          published=published(DATASETS[row["dataset"]], method or ""), notes=tuple(notes), unknown="selection rule"
-                          + ", strong views" * (method == "simmatch"),
+                          published=published(DATASETS[row["dataset"]], method or ""), notes=notes, usb_notes=usb,
+                          unknown="selection rule" + ", strong views" * (method == "simmatch"),
                           missing="" if method else NOT_BUILT))
     return (*(Cell(name, DIGITS, method=method) for name, method in OURS.items()), *cells)
 
@@ -162,12 +174,14 @@ def hdl() -> tuple[Cell, ...]:
         if row["base_method"]:
             method = OURS[row["base_method"]]
             cells.append(Cell(f"HDL on {row['base_method']}", f"{row['dataset']}@{row['labels']}", float(row["gain_points"]),
-                              method=f"{method}+hdl", unknown="how it goes on with the labels"))
+                              method=method, hdl=True, unknown="how it continues with the labels"))
         else:
-            cells.append(Cell("HDL, best base", f"{row['dataset']}, factor {row['imbalance_factor']}", float(row["gain_points"]),
+            cells.append(Cell("HDL, best base", f"{row['dataset']}, factor "
+                                                f"{row['imbalance_factor']}", float(row["gain_points"]),
                               bound=row["bound"], missing="the paper's numbers of images are not known to us"))
-    ours = [Cell(f"HDL on {name}", DIGITS, method=f"{method}+hdl") for name, method in OURS.items() if name != "SimMatch"]
-    return (*ours, Cell("HDL on FixMatch(RA)", "digits-LT@20", method="fixmatch+hdl", imbalance=20), *cells)
+    ours = [Cell("HDL on "
+                 f"{name}", DIGITS, method=method, hdl=True) for name, method in OURS.items() if name != "SimMatch"]
+    return (*ours, Cell("HDL on FixMatch(RA)", "digits-LT@20", method="fixmatch", hdl=True, imbalance=20.0), *cells)
 
 
 def accuracy(result: dict) -> float:
@@ -183,17 +197,22 @@ def tables() -> dict[str, Table]:
     """Every table, by name."""
     simmatch, accuracies = "SimMatch (Zheng et al., CVPR 2022)", "test accuracy, %"
     every = (
-        Table("simmatch-1", f"{simmatch}, Table 1: CIFAR-10 and CIFAR-100", "With few labels SimMatch is more accurate than every method "
-              "before it, most of all with the fewest.", accuracies, accuracy, simmatch_1()),
-        Table("simmatch-2", f"{simmatch}, Table 2: ImageNet", "The same on ImageNet, with fewer epochs than pre-training takes.",
+        Table("simmatch-1", f"{simmatch}, Table 1: CIFAR-10 and CIFAR-100", "With few labels SimMatch is more accurate "
+              "than every method before it, most of all with the fewest.", accuracies, accuracy, simmatch_1()),
+        Table("simmatch-2", f"{simmatch}, Table 2: ImageNet", "The same on ImageNet, with fewer epochs than "
+                                                              "pre-training takes.",
               accuracies, accuracy, simmatch_2()),
-        Table("simmatch-3", f"{simmatch}, Table 3: transfer", "Its features are as good for other data sets as self-supervised ones.",
+        Table("simmatch-3", f"{simmatch}, Table 3: transfer", "Its features are as good for other data sets as "
+                                                              "self-supervised ones.",
               "linear evaluation, %; Pets and Flowers the mean of the classes", accuracy, simmatch_3()),
-        Table("simmatch-5", f"{simmatch}, Table 5: ablation", "Both corrections matter, q_hat more than p_hat.", accuracies, accuracy,
+        Table("simmatch-5", f"{simmatch}, Table 5: ablation", "Both corrections matter, q_hat more than "
+                                                              "p_hat.", accuracies, accuracy,
               simmatch_5()),
-        Table("kd-fixmatch", "KD-FixMatch (Wang et al., arXiv 2309.05826): gain over FixMatch", "An inner network that begins with the "
-              "trusted labels of an outer one is more accurate.", "points over its outer FixMatch", gain_over("outer"), kd_fixmatch()),
-        Table("hdl", "HDL (Ma et al., arXiv 2404.17173): gain over the base method", "Labels from embeddings improve every base method.",
+        Table("kd-fixmatch", "KD-FixMatch (Wang et al., arXiv 2309.05826): gain over FixMatch", "An inner network that "
+              "begins with the trusted labels of an outer one is more accurate.", "points over its outer "
+                                                                                  "FixMatch", gain_over("outer"), kd_fixmatch()),
+        Table("hdl", "HDL (Ma et al., arXiv 2404.17173): gain over the base method", "Labels from embeddings improve "
+                                                                                     "every base method.",
               "points over the base method", gain_over("base"), hdl()))
     return {table.name: table for table in every}
 

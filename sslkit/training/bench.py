@@ -1,9 +1,9 @@
 """What one training step costs: beside the step as it is usually written, and beside the network alone, in one run.
 
-naive: eager float32, NCHW, all views in one forward with a gradient through each, SGD and EMA parameter by parameter, Pillow
-augmentation of each image in the training process; in a process of its own, whose memory allocator is as Python leaves it.
-bare: forward and backward of the network in our own configuration, on ready-made tensors. step: our whole step. Each round measures
-all three in turn; medians over the rounds.
+naive: eager float32, NCHW, all views in one forward with a gradient through each, SGD and EMA parameter by parameter,
+Pillow augmentation of each image in the training process; in a process of its own, whose memory allocator is as Python
+leaves it. bare: forward and backward of the network in our own configuration, on ready-made tensors. step: our whole
+step. Each round measures all three in turn; medians over the rounds.
 """
 import multiprocessing
 import platform
@@ -23,7 +23,7 @@ from sslkit.data import SSLData, augment
 from sslkit.errors import InputError, require
 from sslkit.methods import FixMatch, Method
 from sslkit.records import Batch
-from sslkit.training.config import PRECISION, Config, Machine
+from sslkit.training.config import Config, Machine, Precision
 from sslkit.training.loop import set_up, take_step
 
 
@@ -113,8 +113,8 @@ def naive_steps(pipe, method: str, count: int, size: int, labels: int, config: C
 
 
 def photographs(count: int, side: int, device: torch.device, labels: int) -> SSLData:
-    """Noise with the smoothness of photographs, in ten classes: what the pixels show costs nothing. `labels` rows are labelled, the same
-    image more than once where that is more than there are."""
+    """Noise with the smoothness of photographs, in ten classes: what the pixels show costs nothing. `labels` rows are
+    labelled, the same image more than once where that is more than there are."""
     g = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, max(2, side // 4), max(2, side // 4), generator=g)
     fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic", align_corners=False)
@@ -139,15 +139,18 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
           batch_size: Annotated[int, "labelled images a step (default: 16; paper: 64)"] = 16,
           mu: Annotated[int, "unlabelled images for each labelled one (default: 7; paper: 7)"] = 7,
           size: Annotated[int, "side of the images in pixels (default: 32, CIFAR)"] = 32,
-          labels: Annotated[int, "labelled images, the rows of a memory bank (default: 4000, the papers' most on CIFAR-10)"] = 4000,
+          labels: Annotated[int, "labelled images, the rows of a memory bank (default: 4000, the papers' most on "
+                                 "CIFAR-10)"] = 4000,
           rounds: Annotated[int, "how often each is measured, in turn (default: 9)"] = 9,
-          precision: Annotated[PRECISION, "of bare and step (default: auto)"] = "auto",
+          precision: Annotated[Precision, "of bare and step (default: auto)"] = "auto",
           device: Annotated[str, "cpu, cuda ... (default: auto)"] = "auto",
           threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core)"] = None,
-          channels_last: Annotated[bool | None, "images as N H W C, for bare and step (default: yes, but not on mps)"] = None,
+          channels_last: Annotated[bool | None, "images as N H W C, for bare and step (default: yes, but not on "
+                                                "mps)"] = None,
           compile: Annotated[bool, "torch.compile, for bare and step"] = False) -> dict:
-    """What one training step costs, in milliseconds: naive, bare, step, medians of measurements in turn; beside a FixMatch step with
-    the same passes, for another method; and the images a second of the strong view of variant usb, ours and Pillow's.
+    """What one training step costs, in milliseconds: naive, bare, step, medians of measurements in turn; beside a
+    FixMatch step with the same passes, for another method; and the images a second of the strong view of variant usb,
+    ours and Pillow's.
     """
     require(rounds >= 1, f"rounds is {rounds}, it must be at least 1")
     require(8 <= size <= 512, f"size is {size}, it must be from 8 to 512")
@@ -197,7 +200,8 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
             pipe.send(k)
             naive_ms = pipe.recv()
         except (EOFError, OSError) as error:
-            raise InputError("the naive step's process died; perhaps the memory does not suffice: try a smaller --batch-size") from error
+            raise InputError("the naive step's process died; perhaps the memory does not suffice: try a smaller "
+                             "--batch-size") from error
         if k:                                                # the first only warms it up
             times["naive"].append(naive_ms)
             for name, work in works.items():
@@ -220,12 +224,13 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
 def report(f: dict) -> str:
     """The figures as a few lines for people."""
     beside = "" if f["fixmatch_ms"] is None else (
-        f"  fixmatch {f['fixmatch_ms']:7.1f} ms   FixMatch's whole step, same passes: step is {f['to_fixmatch']:.3f} times that\n")
+        f"  fixmatch {f['fixmatch_ms']:7.1f} ms   FixMatch's whole step, same passes: step is {f['to_fixmatch']:.3f} "
+        "times that\n")
     return (f"{f['method']}, {f['net']}, B {f['batch_size']}, mu {f['mu']}, {f['size']} px, {f['precision']}, "
             f"{f['device']}, {f['threads']} threads\n"
             f"  naive  {f['naive_ms']:9.1f} ms   float32, all views with gradient, Pillow\n"
             f"  bare   {f['bare_ms']:9.1f} ms   forward and backward of the network alone\n"
-            f"  step   {f['step_ms']:9.1f} ms   everything: {f['ratio']:.2f} times bare, {f['speedup']:.2f} times as fast as naive\n"
-            f"{beside}"
+            f"  step   {f['step_ms']:9.1f} ms   everything: {f['ratio']:.2f} times bare, {f['speedup']:.2f} times as "
+            f"fast as naive\n{beside}"
             f"  strong view (usb)  {f['augment_images_per_s']:,} images/s, Pillow {f['pillow_images_per_s']:,}: "
             f"{f['augment_images_per_s'] / f['pillow_images_per_s']:.1f} times as many")

@@ -1,30 +1,33 @@
-"""What decides a run besides method and data (Config), and where it computes (Machine)."""
+"""What decides a run besides method and data (Config), and where and how fast it computes (Machine)."""
 import ctypes
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, get_args
+from numbers import Integral
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 
-from sslkit.data import SSLData, augment
+from sslkit.data import SSLData, augment, source
 from sslkit.errors import InputError, choose, require
 from sslkit.networks import known_network
-from sslkit.scales import SCALES
 
-WEIGHTS, PRECISION = Literal["none", "imagenet"], Literal["auto", "fp32", "bf16"]
+Weights, Precision = Literal["none", "imagenet"], Literal["auto", "fp32", "bf16"]
+WHOLE = ("seed", "steps", "batch_size", "mu", "eval_every")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything besides method and data that decides a run's result. None: the default for the data, filled in by resolve()."""
+    """Everything besides method and data that decides a run's result. None: the default for the data, filled in by
+    resolve()."""
 
     seed: Annotated[int, "seed of the split, the first weights, and every draw (papers: 5 seeds)"] = 0
     steps: Annotated[int | None, "optimiser steps K (default: 2000 on digits, 32768 elsewhere; paper: 1048576)"] = None
-    batch_size: Annotated[int | None, "labelled images a step, B (default: 32 on digits, 64 elsewhere; paper: 64)"] = None
-    mu: Annotated[int | None, "unlabelled images for each labelled one in a step (default: 3 on digits, 7 "
-                              "elsewhere; paper: 7)"] = None
+    batch_size: Annotated[int | None, "labelled images a step, B (default: 32 on digits, 64 elsewhere; paper: "
+                                      "64)"] = None
+    mu: Annotated[int | None, "unlabelled images for each labelled one in a step (default: 3 on digits, 7 elsewhere; "
+                              "paper: 7)"] = None
     lr: Annotated[float | None, "first learning rate; it falls as cos(7 pi k / 16 K) (default: 0.1 on digits, 0.03 "
                                 "elsewhere; paper: 0.03)"] = None
     momentum: Annotated[float, "nesterov momentum of SGD, 0 to 1 (paper: 0.9)"] = 0.9
@@ -36,37 +39,38 @@ class Config:
                                          "min(0.1, max(0.001, 100/K)); paper: 0.001)"] = None
     network: Annotated[str | None, "small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0 (default: small on digits, "
                                    "else the paper's: wrn-28-2, CIFAR-100 wrn-28-8, STL-10 wrn-37-2)"] = None
-    weights: Annotated[WEIGHTS, "first weights of resnet50 and efficientnet-b0: random, or "
-                                                    "torchvision's from ImageNet, which are downloaded (paper: none)"] = "none"
+    weights: Annotated[Weights, "first weights of resnet50 and efficientnet-b0: random, or torchvision's from "
+                                "ImageNet, which are downloaded and take images as ImageNet's are normalised (paper: "
+                                "none)"] = "none"
     strong: Annotated[str | None, "RandAugment variant of the strong views: mc, rac, usb, fixed or small (default: "
                                   "small under 16 px, else mc; paper: rac)"] = None
     eval_every: Annotated[int | None, "steps between evaluations (default: K/50; paper: 1024)"] = None
-    precision: Annotated[PRECISION, "what the network computes in; auto: bf16 where the "
-                                                          "device has it and the network is not `small` (paper: fp32)"] = "auto"
+    precision: Annotated[Precision, "what the network computes in; auto: bf16 where the device has it and the network "
+                                    "is not `small` (paper: fp32)"] = "auto"
 
     def resolve(self, data: SSLData, device: torch.device) -> "Config":
         """This configuration with every None replaced for `data`. Raises InputError for a number out of its range."""
-        digits = data.name == "digits"
         self.check()
-        steps = SCALES["quick" if digits else "gpu"].steps if self.steps is None else self.steps
-        network = self.network or {"digits": "small", "cifar100": "wrn-28-8", "stl10": "wrn-37-2"}.get(data.name, "wrn-28-2")
-        defaults = {
-            "steps": steps, "batch_size": 32 if digits else 64, "mu": 3 if digits else 7, "lr": 0.1 if digits else 0.03,
-            "weight_decay": 1e-3 if data.name == "cifar100" else 5e-4, "ema_decay": max(0.0, min(0.999, 1 - 10 / steps)),
-            "bn_momentum": min(0.1, max(0.001, 100 / steps)), "network": network, "strong": "small" if data.side < 16 else "mc",
+        known = source(data.name)
+        steps = known.steps if self.steps is None else self.steps
+        defaults = {name: getattr(known, name) for name in ("batch_size", "mu", "lr", "weight_decay", "network")} | {
+            "steps": steps, "ema_decay": max(0.0, min(0.999, 1 - 10 / steps)),
+            "bn_momentum": min(0.1, max(0.001, 100 / steps)), "strong": "small" if data.side < 16 else "mc",
             "eval_every": max(1, steps // 50)}
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         if given["precision"] == "auto":
-            given["precision"] = "bf16" if network != "small" and has_bf16(device) else "fp32"
+            small = (self.network or known.network) == "small"
+            given["precision"] = "bf16" if not small and has_bf16(device) else "fp32"
         return Config(**{**defaults, **given})
 
     def check(self) -> None:
-        """Raise an InputError for the first number that is given and out of its range."""
-        def within(good: Callable[[float], bool], what: str, *names: str) -> None:
+        """Raise an InputError for the first value that is given and cannot be used."""
+        def within(good: Callable[[Any], bool], what: str, *names: str) -> None:
             for name in names:
                 value = getattr(self, name)
                 require(value is None or good(value), f"{name} is {value}, it must be {what}")
 
+        within(lambda v: isinstance(v, Integral) and not isinstance(v, bool), "a whole number", *WHOLE)
         within(lambda v: v >= 1, "at least 1", "steps", "batch_size", "mu", "eval_every")
         within(lambda v: 0 <= v <= 1, "between 0 and 1", "ema_decay", "bn_momentum", "momentum")
         within(lambda v: 0 < v < math.inf, "a finite number above 0", "lr")
@@ -76,35 +80,37 @@ class Config:
             choose("strong view", self.strong, augment.VARIANTS)
         if self.network is not None:
             known_network(self.network)
-        choose("weights", self.weights, get_args(WEIGHTS))
-        choose("precision", self.precision, get_args(PRECISION))
+        choose("weights", self.weights, get_args(Weights))
+        choose("precision", self.precision, get_args(Precision))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How a run computes: its speed, not what it is."""
+    """Where and how fast a run computes; never part of its identity."""
 
     device: Annotated[str, "cpu, cuda, cuda:1, mps ... (auto: cuda, else mps, else cpu)"] = "auto"
-    threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core). A resumed run is equal to "
-                                   "the bit only with the same number"] = None
-    channels_last: Annotated[bool | None, "images as N H W C in memory, a third less time on a CPU (default: yes, but not on mps)"] = None
+    threads: Annotated[int | None, "CPU threads (default: PyTorch's own, one a core). A resumed run is equal to the "
+                                   "bit only with the same number"] = None
+    channels_last: Annotated[bool | None, "images as N H W C in memory, a third less time on a CPU (default: yes, but "
+                                          "not on mps)"] = None
     compile: Annotated[bool, "torch.compile the network; it does not pay on a CPU"] = False
 
     def apply(self) -> None:
-        """Set this process up: threads, and on Linux keep freed memory, which glibc otherwise returns and maps anew for large tensors."""
+        """Set this process up: threads; on Linux keep freed memory, which glibc otherwise returns and maps anew."""
         if self.threads is not None:
             require(self.threads >= 1, f"threads is {self.threads}, it must be at least 1")
+            require(self.threads <= 4096, f"threads is {self.threads}, it must be at most 4096")
             torch.set_num_threads(self.threads)
         if sys.platform == "linux" and self.torch_device().type == "cpu":
             mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)
             mallopt(-4, 0)              # M_MMAP_MAX: no mapping of its own for a large block
             mallopt(-1, 2**31 - 1)      # M_TRIM_THRESHOLD: keep what is freed at the top of the heap
 
-    def images_last(self) -> bool:
+    def use_channels_last(self) -> bool:
         """channels_last, where it works: BatchNorm's gradient in that format is wrong on MPS (pytorch#175189)."""
         mps = self.torch_device().type == "mps"
         if mps and self.channels_last:
-            print("note: channels_last does not work on mps; going on without it", file=sys.stderr)
+            print("note: channels_last does not work on mps; training goes on without it", file=sys.stderr)
         return not mps and self.channels_last is not False
 
     def torch_device(self) -> torch.device:

@@ -1,44 +1,54 @@
 """Feed: the batch of a step, a function of (seed, step) alone."""
 import hashlib
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sslkit.data import SSLData, augment, send
+from sslkit.errors import choose
 from sslkit.methods import Method
 from sslkit.records import Batch
 from sslkit.training.config import Config
 
 
 def generator(*key: object) -> torch.Generator:
-    """A CPU generator whose stream is a function of `key`."""
+    """A CPU generator whose stream is a function of `key`, of 32 bits of its hash: of 2^20 steps about 128 pairs share
+    theirs."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 class Feed:
-    """feed(step) -> Batch: labelled rows with replacement, unlabelled rows in an endless sequence of shuffled passes."""
+    """feed(step) -> Batch: labelled rows with replacement, unlabelled rows in an endless sequence of shuffled epochs.
 
-    def __init__(self, data: SSLData, method: Method, config: Config, channels_last: bool = False, device: torch.device | None = None):
+    data: split; its mean and std normalise the views. device: where batches go (default: where the data is). Raises
+    InputError for a kind of view that there is not.
+    """
+
+    def __init__(self, data: SSLData, method: Method, config: Config, channels_last: bool = False,
+                 device: torch.device | None = None):
         self.device = data.images.device if device is None else device
-        self.data = data.to("cpu" if self.device.type == "mps" else self.device)      # MPS lacks the float64 that views are made in
+        self.data = data.to("cpu" if self.device.type == "mps" else self.device)      # MPS lacks float64, which views need
         self.method, self.config, self.channels_last = method, config, channels_last
+        self.kinds = {"weak": augment.weak, "strong": partial(augment.strong, variant=config.strong)}
+        for kind in method.views:
+            choose("kind of view", kind, self.kinds)
         self.n_u = config.mu * config.batch_size if method.views else 0
         self.truth = data.y[data.unlabeled].to(self.device)                           # for scores alone, never in a Batch
-        self.passes: dict[int, Tensor] = {}
+        self.epochs: dict[int, Tensor] = {}
 
     def unlabeled_rows(self, step: int) -> Tensor:
         """(mu*B,) rows in the unlabelled set."""
         n, at = self.data.num_unlabeled, torch.arange(step * self.n_u, (step + 1) * self.n_u)
         needed = range(int(at[0]) // n, int(at[-1]) // n + 1)
-        self.passes = {k: self.passes[k] if k in self.passes else torch.randperm(n, generator=generator(self.config.seed, "pass", k))
-                       for k in needed}
-        return torch.cat([self.passes[k][at[at // n == k] % n] for k in needed])
+        self.epochs = {k: self.epochs[k] if k in self.epochs else
+                       torch.randperm(n, generator=generator(self.config.seed, "pass", k)) for k in needed}
+        return torch.cat([self.epochs[k][at[at // n == k] % n] for k in needed])
 
     def view(self, kind: str, rows: Tensor, g: torch.Generator) -> Tensor:
         """(n, num, H, W) float32 on the device: the training images `rows`, augmented and normalised."""
-        images, flip = self.data.images.index_select(0, rows), self.data.flip
-        images = augment.weak(images, g, flip=flip) if kind == "weak" else augment.strong(images, g, variant=self.config.strong, flip=flip)
+        images = self.kinds[kind](self.data.images.index_select(0, rows), g, flip=self.data.flip)
         return augment.normalize(images, self.data.mean, self.data.std, channels_last=self.channels_last).to(self.device)
 
     def __call__(self, step: int) -> Batch:

@@ -1,10 +1,11 @@
-"""What names a run: its record, the code that made it, its folder in the store."""
+"""What names a run: its record (everything that decides the result), the code that makes it, and its folder in the
+store."""
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,63 @@ import torch
 
 from sslkit import __version__
 from sslkit.data import SSLData
-from sslkit.methods import Method
+from sslkit.methods import FixedLabels, FixMatch, Method
 from sslkit.networks import Network
 from sslkit.training.config import Config
 
+ROOMS = ("data/*", "networks/*", "records", "methods/base", "methods/ops", "labelers/quality", "training/config", "training/feed",
+         "training/loop")             # the files whose code decides a run's result, but for that of its method
+RECIPES = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "training/recipes"),
+           "hdl": ("labelers/hdl", "labelers/neighbors", "training/recipes")}
+USUAL = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True, "unlabeled_asked": None}
+
+
+def _digest(patterns: Iterable[str]) -> str:
+    package = Path(__file__).parents[1]
+    files = sorted(path for pattern in patterns for path in package.glob(f"{pattern}.py") if path.name != "__init__.py")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+# read when imported: a file that is edited later is not the code that runs here
+CORE, RECIPE_CODE = _digest(ROOMS), {recipe: _digest(files) for recipe, files in RECIPES.items()}
+
+
+def code_of(method: Method, recipe: str = "") -> dict[str, str]:
+    """The code that decides a result: the package's version, digests of the core, of the method's file, of the recipe's
+    files."""
+    others = {"": "", "kd-fixmatch": FixMatch.code, "hdl": FixedLabels.code}[recipe]
+    more = {"recipe": hashlib.sha256(f"{RECIPE_CODE[recipe]}{others}".encode()).hexdigest()[:16]} if recipe else {}
+    return {"version": __version__, "core": CORE, "method": type(method).code, **more}
+
+
+def is_earlier(record: dict) -> bool:
+    """Was the run made by a version of sslkit that named runs by one hash of the whole package?"""
+    return "core" not in record.get("code", {})
+
 
 def store() -> Path:
-    """Where runs lie: $SSLKIT_RUNS, else `runs` beside the nearest pyproject.toml above the working directory, else here."""
+    """Where runs lie: $SSLKIT_RUNS, else `runs` beside the nearest pyproject.toml above the working directory, else
+    here."""
     if os.environ.get("SSLKIT_RUNS"):
         return Path(os.environ["SSLKIT_RUNS"]).expanduser()
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").exists()), here) / "runs"
 
 
-@cache
-def code_version(*more: str) -> dict[str, str]:
-    """The package's version and a hash of the files that decide a result; `more` of them for what is more than a run."""
-    folder, digest = Path(__file__).parents[1], hashlib.sha256()
-    rooms = (sorted(folder.glob(f"{room}/*.py")) for room in ("data", "networks", "methods"))
-    for path in [*(folder / f"{name}.py" for name in ("training/config", "training/feed", "training/loop", *more)), *(path for room in rooms for path in room)]:
-        digest.update(path.read_bytes())
-    return {"version": __version__, "hash": digest.hexdigest()[:16]}
-
-
 def record(method: Method, data: SSLData, config: Config, initial: Network | None = None) -> dict:
-    """config.json for a run of `method` on `data`, from the weights `initial` if given, as it reads back; `config` is resolved."""
-    more = {"channels": data.images.shape[1], "classes": data.classes}
+    """config.json of a run of `method` on `data`, from the weights `initial` if given, as it reads back. `config` is
+    resolved."""
+    found = {"method": type(method).__name__.lower(), "arguments": method.arguments, "data": {
+        "name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
+        "imbalance": list(data.imbalance), "validation": len(data.validation),
+        "include_labeled": bool(torch.isin(data.labeled, data.unlabeled).any()), "unlabeled_asked": data.unlabeled_asked,
+        "side": data.side, "flip": data.flip}, "train": asdict(config), "channels": data.images.shape[1], "classes": data.classes}
     if initial is not None:
-        digest = hashlib.sha256()
+        weights = hashlib.sha256()
         for value in initial.state_dict().values():
-            digest.update(value.cpu().numpy().tobytes())
-        more["initial"] = digest.hexdigest()[:16]
-    return json.loads(json.dumps({**describe(method, data, config), **more, "code": code_version()}))
+            weights.update(value.cpu().numpy().tobytes())
+        found["initial"] = weights.hexdigest()[:16]
+    return json.loads(json.dumps({**found, "code": code_of(method)}))
 
 
 def run_path(record: dict, folder: Path | None = None) -> Path:
@@ -70,25 +96,12 @@ def changes(old: dict, new: dict) -> str:
     return "; ".join(difference({**old, "code": 0}, {**new, "code": 0})[:4])
 
 
-def describe(method: Method, data: SSLData, config: Config) -> dict:
-    """What decides a result, as plain numbers and strings; `config` is resolved."""
-    return {"method": type(method).__name__.lower(), "arguments": method.arguments,
-            "data": {"name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
-                     "imbalance": list(data.imbalance), "validation": len(data.validation),
-                     "include_labeled": bool(torch.isin(data.labeled, data.unlabeled).any()),
-                     "unlabeled_asked": data.unlabeled_asked, "side": data.side, "flip": data.flip},
-            "train": asdict(config)}
-
-
-USUAL = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True, "unlabeled_asked": None}
-
-
-
-def protocol(config: dict) -> str:
-    """What makes two records' results comparable: everything but the seed, the rows drawn, the code, the precision and the machine."""
+def protocol(record: dict) -> str:
+    """What makes the results of two records comparable: everything but seed, rows drawn, code, precision and
+    machine."""
     def plain(value: Any) -> Any:
-        return {k: plain(v) for k, v in value.items() if k not in ("precision", "seed")} if isinstance(value, dict) else value
+        return {k: plain(v) for k, v in value.items() if k not in ("precision", "seed", "code")} if isinstance(value, dict) else value
 
-    data = USUAL | {name: value for name, value in config["data"].items() if name not in ("unlabeled", "split")}
-    return json.dumps(plain({"method": config["method"], "arguments": config["arguments"], "data": data, "train": config["train"],
-                             "initial": config.get("initial")}), sort_keys=True)
+    data = USUAL | {name: value for name, value in record["data"].items() if name not in ("unlabeled", "split")}
+    return json.dumps(plain({"method": record["method"], "arguments": record["arguments"], "data": data, "train": record["train"],
+                             "initial": record.get("initial")}), sort_keys=True)

@@ -1,13 +1,15 @@
 """The loop: train() yields Snapshots. It names no method, keeps no files, and nothing in its step waits for the device.
 
-Everything random is a function of (seed, step): rows, views and a method's own draws come from a generator made anew for each
-step, so that a resumed run sees what an uninterrupted one sees.
+Everything random is a function of (seed, step): rows, views and a method's own draws come from a generator made anew
+for each step, so that a resumed run sees what an uninterrupted one sees.
 """
 import copy
 import math
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,14 +33,16 @@ def tally(out: Step, truth: Tensor) -> dict[str, Tensor]:
     """Sums of one step. truth (mu*B,): the hidden labels, -1 where unknown; they are used here and nowhere else."""
     sums = {"steps": torch.ones_like(out.loss), "loss": out.loss.detach(), **out.terms}
     if out.q is not None:
-        known, right = truth >= 0, out.q.argmax(1) == truth
-        sums |= {"rows": torch.full_like(out.loss, len(truth)), "kept": out.mask.sum(), "kept_known": (out.mask * known).sum(),
-                 "kept_right": (out.mask * right).sum(), "known": known.sum(), "right": right.sum()}
+        guessed = out.q.any(1)                       # a row of zeros is no guess
+        known, right = guessed & (truth >= 0), guessed & (out.q.argmax(1) == truth)
+        sums |= {"rows": torch.full_like(out.loss, len(truth)), "kept": out.mask.sum(), "known": known.sum(),
+                 "kept_known": (out.mask * known).sum(), "kept_right": (out.mask * right).sum(), "right": right.sum()}
     return {name: value.float() for name, value in sums.items()}
 
 
 def means(sums: dict[str, float]) -> dict[str, float | None]:
-    """The metrics of a record: mean loss and terms, the share kept, the accuracy of kept and of all pseudo-labels (None: there is none)."""
+    """The metrics of a record: mean loss and terms, the share kept, the accuracy of kept and of all pseudo-labels (None
+    where there are none)."""
     counts = ("steps", "rows", "kept", "kept_known", "kept_right", "known", "right")
     metrics = {name: value / sums["steps"] for name, value in sums.items() if name not in counts}
     share = lambda a, b: sums[a] / sums[b] if sums.get(b) else None         # noqa: E731
@@ -49,57 +53,63 @@ def means(sums: dict[str, float]) -> dict[str, float | None]:
 @torch.no_grad()
 def predict(network: Network, images: Tensor, data: SSLData, *, dtype: torch.dtype | None = None,
             batch_size: int = 500) -> tuple[Tensor, Tensor]:
-    """Probabilities (n, C) and pooled features (n, D) of plain uint8 `images` (n, num, H, W), normalised as `data` is."""
+    """Probabilities (n, C) and pooled features (n, D) of plain uint8 `images` (n, num, H, W), normalised by the mean
+    and std of `data`, or of ImageNet for a network that began with its weights."""
     network.norm_mode("running", 0.0)
-    device = network.classifier.weight.device
-    outs = [network(augment.normalize(part, data.mean, data.std).to(device), dtype) for part in images.split(batch_size)]
+    device, (mean, std) = network.classifier.weight.device, network.pixels or (data.mean, data.std)
+    outs = [network(augment.normalize(part, mean, std).to(device), dtype) for part in images.split(batch_size)]
     return torch.cat([o.logits for o in outs]).softmax(1), torch.cat([o.feat for o in outs])
 
 
 def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype | None = None) -> dict:
-    """Accuracy on the test images, fractions: test_acc; test_acc_class, a list of C; with a long tail test_acc_head, _middle and _tail."""
+    """Accuracy on the test images, fractions: test_acc; test_acc_class, a list of C; with a long tail also
+    test_acc_head, test_acc_middle and test_acc_tail."""
     answer, truth = predict(network, data.test_images, data, dtype=dtype)[0].argmax(1).cpu(), data.test_y.cpu()
-    found = {f"test_acc_{name}": value for name, value in by_class(answer, truth, data.num_classes, data.groups).items()}
-    return {"test_acc": (answer == truth).sum().item() / len(truth), **found}
+    found = by_class(answer, truth, data.num_classes, data.groups)
+    return {"test_acc": (answer == truth).sum().item() / len(truth), **{f"test_acc_{k}": v for k, v in found.items()}}
 
 
-def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Machine()) -> tuple[Nets, torch.optim.Optimizer, Feed]:
-    """Networks, the method's heads and buffers, the optimiser and the feed, on the machine's device. `config` is resolved."""
+def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Machine(),
+           ) -> tuple[Nets, torch.optim.Optimizer, Feed]:
+    """Networks, the method's heads and buffers, the optimiser and the feed, on the machine's device. `config` is
+    resolved."""
     device = machine.torch_device()
     network = build(config.network, data.num_classes, data.images.shape[1], seed=config.seed, weights=config.weights)
     pseudo = None if data.pseudo is None else data.pseudo[data.unlabeled]
-    spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size, config.mu, config.steps,
-                pseudo)
+    spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size,
+                config.mu, config.steps, pseudo)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed + 1)
         network.heads.update(method.setup(spec))
     method.to(device).train()
-    nets = Nets(network.to(device), ema_decay=config.ema_decay, bn_momentum=config.bn_momentum, ema_buffers=method.ema_buffers,
-                dtype=torch.bfloat16 if config.precision == "bf16" else None)
+    nets = Nets(network.to(device), ema_decay=config.ema_decay, bn_momentum=config.bn_momentum,
+                ema_buffers=method.ema_buffers, dtype=torch.bfloat16 if config.precision == "bf16" else None)
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]              # BatchNorm and biases do not decay
-    optimizer = torch.optim.SGD([{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-                                lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=device.type in ("cpu", "cuda"))
-    channels_last = machine.images_last()
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0,
+                                fused=device.type in ("cpu", "cuda"))
+    channels_last = machine.use_channels_last()
     if channels_last:
         nets.student.to(memory_format=torch.channels_last)
         nets.teacher.to(memory_format=torch.channels_last)
-    feed = Feed(data, method, config, channels_last, device)
+    mean, std = network.pixels or (data.mean, data.std)
+    feed = Feed(replace(data, mean=mean, std=std), method, config, channels_last, device)
     if machine.compile:
         compile_or_say(method, nets, feed(0))
     return nets, optimizer, feed
 
 
 def compile_or_say(method: Method, nets: Nets, batch: Batch) -> None:
-    """torch.compile the student's backbone where this machine can, tried on a batch; else say so and go on without."""
+    """torch.compile the student's backbone where this machine can, tried on a batch; else print a note and go on without it."""
     before = {name: copy.deepcopy(part.state_dict()) for name, part in (("method", method), ("student", nets.student))}
     nets.student.backbone.compile()
     try:
         method.loss(nets, batch, torch.zeros((), device=batch.x.device)).loss.backward()
-    except Exception as error:                       # no compiler, no Triton, an operator it cannot trace: whatever it is, we can go on
+    except Exception as error:                       # no compiler, no Triton, an operator that it cannot trace
         nets.student.backbone._compiled_call_impl = None
-        print(f"note: torch.compile does not work here ({type(error).__name__}: {str(error).splitlines()[0][:120]}); going on without it",
-              file=sys.stderr)
+        why = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+        print(f"note: torch.compile does not work here ({why}); training goes on without it", file=sys.stderr)
     finally:
         nets.student.zero_grad()
         method.load_state_dict(before["method"])
@@ -107,7 +117,8 @@ def compile_or_say(method: Method, nets: Nets, batch: Batch) -> None:
 
 
 def take_step(method: Method, nets: Nets, optimizer: torch.optim.Optimizer, feed: Feed, step: int) -> dict[str, Tensor]:
-    """Draw, augment, forward, backward, SGD, EMA: one step, and its sums for the metrics. Nothing here waits for the device."""
+    """Draw, augment, forward, backward, SGD, EMA: one step, and its sums for the metrics. Nothing here waits for the
+    device."""
     config, batch = feed.config, feed(step)
     for group in optimizer.param_groups:
         group["lr"] = cosine_lr(config.lr, step, config.steps)
@@ -121,14 +132,16 @@ def take_step(method: Method, nets: Nets, optimizer: torch.optim.Optimizer, feed
 
 def train(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
           state: dict | None = None, initial: dict[str, Tensor] | None = None) -> Iterator[Snapshot]:
-    """Train `method` on `data` (split, see splits.split); a Snapshot about every second and at each evaluation. Stop by `break`.
+    """Train `method` on `data` (split, see data.split); a Snapshot about every second and at each evaluation. Stop by
+    `break`.
 
-    state: what an earlier Snapshot's state() gave; training goes on from there, on a CPU with the same threads to the bit.
-    initial: a network's state dict, for both networks to begin from instead of random weights; the method's heads begin anew.
-    Raises InputError for settings out of range, FloatingPointError when the loss is no longer finite.
+    state: what an earlier Snapshot's state() gave; training goes on from there, on a CPU with the same threads to the
+    bit. initial: a network's state dict, for both networks to begin from instead of random weights; the method's heads
+    begin anew. Raises InputError for settings out of range, FloatingPointError when the loss is no longer finite.
     """
     require(data.num_labeled > 0, "the data has no labelled rows yet: sslkit.split(data, labels, seed) chooses them")
-    require(data.num_unlabeled > 0 or not method.views, "no unlabelled images are left: take fewer labels, or keep the labelled among them")
+    require(data.num_unlabeled > 0 or not method.views,
+            "no unlabelled images are left: take fewer labels, or keep the labelled among them")
     device = machine.torch_device()
     config = config.resolve(data, device)
     nets, optimizer, feed = set_up(method, data, config, machine)
@@ -141,11 +154,12 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
             net.load_state_dict(weights)
     if state is not None:
         for name, part in parts.items():
-            part.load_state_dict(copy.deepcopy(state[name]))         # SGD would go on in the caller's own tensors
+            part.load_state_dict(copy.deepcopy(state[name]))         # SGD would write into the caller's own tensors
         start, sums = state["step"], {name: torch.tensor(value, device=device) for name, value in state["sums"].items()}
 
-    def current() -> dict:
-        return {"step": done, "sums": {k: v.item() for k, v in sums.items()}, **{name: part.state_dict() for name, part in parts.items()}}
+    def state_at(step: int, sums: dict[str, Tensor]) -> dict:
+        return {"step": step, "sums": {name: value.item() for name, value in sums.items()},
+                **{name: part.state_dict() for name, part in parts.items()}}
 
     shown = time.monotonic()
     for step in range(start, config.steps):
@@ -155,12 +169,14 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
         done = step + 1
         evaluated = done % config.eval_every == 0 or done == config.steps
         if evaluated or time.monotonic() - shown > 1:
-            metrics = {**means(dict(zip(sums, torch.stack(list(sums.values())).tolist()))), "lr": cosine_lr(config.lr, step, config.steps)}
+            metrics = means(dict(zip(sums, torch.stack(list(sums.values())).tolist())))
+            metrics["lr"] = cosine_lr(config.lr, step, config.steps)
             if not math.isfinite(metrics["loss"]):
-                raise FloatingPointError(f"the loss is {metrics['loss']} at step {done}: try a smaller --lr than {config.lr:g}")
+                raise FloatingPointError(f"the loss is {metrics['loss']} at step {done}: try a smaller --lr than "
+                                         f"{config.lr:g}")
             if evaluated:
                 metrics, sums = metrics | evaluate(nets.teacher, data, dtype=nets.dtype), {}
-            yield Snapshot(done, metrics, evaluated, nets, current)
+            yield Snapshot(done, metrics, evaluated, nets, partial(state_at, done, sums))
             shown = time.monotonic()
 
 

@@ -11,7 +11,8 @@ __all__ = ["by_class", "class_growth", "confusion", "label_quality", "median_las
 
 
 def median_last(values: Sequence[float], n: int = 20) -> float:
-    """Median of the last n values, of all where there are fewer: what google-research/fixmatch reports over its checkpoints."""
+    """Median of the last n values, of all where there are fewer: what google-research/fixmatch reports over its
+    checkpoints."""
     return statistics.median(values[-n:])
 
 
@@ -21,6 +22,7 @@ def confusion(truth: Tensor, label: Tensor, num_classes: int) -> Tensor:
 
 
 def neighbor_purity(points: Tensor, truth: Tensor, k: int = 10) -> float:
-    """Mean share of a point's k nearest neighbours (Euclidean, itself excluded) that have its class. points (n, d), truth (n,)."""
+    """Mean share of a point's k nearest neighbours (Euclidean, itself excluded) that have its class. points (n, d),
+    truth (n,)."""
     distance = torch.cdist(points.float(), points.float()).fill_diagonal_(float("inf"))
     return (truth[distance.topk(k, largest=False).indices] == truth[:, None]).float().mean().item()

@@ -1,223 +1,181 @@
-"""Training in stages, as plain functions around fit(): each stage is a run of its own in the recipe's folder, and can be resumed.
+"""Training in stages, as plain functions around fit(): each stage is a run of its own in the recipe's folder, and can
+be resumed.
 
     OUT/config.json   everything that decides the result
-    OUT/result.json   the figures of all stages, only when finished
+    OUT/result.json   the figures of all stages, only when the recipe is finished
 
-    kd_fixmatch()     OUT/outer/ and OUT/inner/, the two networks' runs, between them OUT/trusted.pt, the trusted subset
-    hdl_on(method)    OUT/base/, the method's run; OUT/labels.pt; OUT/hdl/ and OUT/control/, which go on with labels from its embeddings and
-                      with its own
+    kd_fixmatch()     OUT/outer/ and OUT/inner/, the two networks' runs; between them OUT/trusted.pt, the trusted subset
+    hdl_on(method)    OUT/base/, the method's run; OUT/labels.pt; OUT/hdl/ and OUT/control/, which continue with labels from its
+                      embeddings and with its own
+
+A stage that the store has as a finished run is linked into the recipe's folder, not trained again.
 """
-import json
+import os
+import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from sslkit.data import SSLData
-from sslkit.errors import choose, in_unit, require
+from sslkit.errors import require
 from sslkit.files import cannot_write, write_atomically, write_json
 from sslkit.labelers import (
-    CLUSTERINGS,
-    MATCHINGS,
-    Clustering,
-    Matching,
-    Metric,
-    Mode,
     by_class,
     cluster_agree,
     confident,
     hdl,
     label_quality,
 )
-from sslkit.methods import HDL, FixMatch, KDFixMatch, Method
+from sslkit.methods import FixedLabels, FixMatch, KDFixMatch, Method
 from sslkit.networks import Network
 from sslkit.records import Progress, PseudoLabels, Snapshot
 from sslkit.training.config import Config, Machine
-from sslkit.training.identity import code_version, record, run_path
+from sslkit.training.identity import RECIPE_CODE, code_of, record, run_path
 from sslkit.training.loop import predict
-from sslkit.training.run import Run, fit
+from sslkit.training.rules import Propagate, Select, outer_method
+from sslkit.training.run import Run, fit, has_result
 
-CODE = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "training/recipes"),       # files that decide a recipe's result too
-        "hdl": ("labelers/hdl", "labelers/neighbors", "training/recipes")}
-
-
-Live = Callable[[str, int, Snapshot], None]            # the stage, its steps, where it stands
+Live = Callable[[str, int, Snapshot], None]            # shown the stage, its steps, where it stands
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A method, and the recipe around it, if any: whatever is trained has a record and is trained by a call.
+def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, inner: KDFixMatch | None = None,
+                outer: FixMatch | Run | str | None = None, outer_config: Config | None = None, out: str | Path | None = None,
+                live: Live | None = None, progress: Progress | None = None, **select: Any) -> Run:
+    """KD-FixMatch (Wang et al., arXiv 2309.05826). An outer FixMatch labels the training images, a clustering confirms
+    some of its labels (labelers.cluster_agree), a fresh inner network of the same first weights learns from them and
+    from its own.
 
-    options: of the recipe's function, but `outer_config` is resolved already. initial: see fit(); for a method without a recipe. InputError
-    and the rest as fit() and the recipes raise them.
-    """
-    method: Method
-    recipe: Literal["", "kd-fixmatch", "hdl"] = ""
-    options: dict[str, Any] = field(default_factory=dict)
-    initial: Network | None = None
-
-    def record(self, data: SSLData, config: Config) -> dict:
-        """config.json of what would be trained; the configuration is resolved."""
-        if self.recipe == "kd-fixmatch":
-            given = {"outer": FixMatch(), "outer_config": config} | self.options
-            return kd_fixmatch_record(data, config, given.pop("outer"), self.method, given.pop("outer_config"), **given)
-        if self.recipe:
-            return hdl_record(self.method, data, config, **self.options)
-        return record(self.method, data, config, self.initial)
-
-    def __call__(self, data: SSLData, config: Config, machine: Machine = Machine(), *, out: str | Path | None = None,
-                 live: Live | None = None, progress: Progress | None = None) -> Run:
-        """Train it, go on with it, or find it finished. A run without a recipe is one stage without a name."""
-        if self.recipe == "kd-fixmatch":
-            return kd_fixmatch(data, config, machine, inner=self.method, **self.options, out=out, live=live, progress=progress)
-        if self.recipe:
-            return hdl_on(self.method, data, config, machine, **self.options, out=out, live=live, progress=progress)
-        steps = config.resolve(data, machine.torch_device()).steps
-        return fit(self.method, data, config, machine, out=out, live=live and partial(live, "", steps), initial=self.initial)
-
-
-def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, outer: FixMatch | Run | None = None,
-                inner: KDFixMatch | None = None, outer_config: Config | None = None,
-                tau_select: float = 0.8, clustering: Clustering = "dec", matching: Matching = "centers",
-                out: str | Path | None = None, live: Live | None = None,
-                progress: Progress | None = None) -> Run:
-    """KD-FixMatch (Wang et al., arXiv 2309.05826): an outer FixMatch labels the training images, a clustering confirms some of its labels
-    (labelers.cluster_agree), a fresh inner network of the same first weights learns from them and from its own. Returns the recipe's Run.
-
-    outer: the method of the outer network, or a finished FixMatch run on the same split, which is then not trained again. outer_config:
-    where it differs from the inner network's `config`. tau_select, clustering, matching: see labelers.cluster_agree.
-    out: the folder (default: found in the store). live: shown (stage, its steps, Snapshot). progress: of the clustering, as in load().
-    What is finished is not done again. Raises InputError as fit() does, and for an outer run that is unfinished, of another method or of
+    outer: the outer network's method (default: FixMatch with inner's tau, lambda_u and passes), or a finished FixMatch
+    run on the same split (or its folder), which is then not trained again. outer_config: its configuration (default:
+    `config`). select: the fields of Select. out: the folder (default: found in the store). live: shown (stage, its
+    steps, Snapshot). progress: of the clustering, as in load(). Finished stages are not trained again. Returns the
+    recipe's Run. Raises InputError as fit() does, and for an outer run that is unfinished, of another method or of
     another split.
     """
-    outer, inner = outer or FixMatch(), inner or KDFixMatch()
-    device = machine.torch_device()
-    config, outer_config = config.resolve(data, device), (outer_config or config).resolve(data, device)
-    new = kd_fixmatch_record(data, config, outer, inner, outer_config, tau_select, clustering, matching)
-
-    whole = opened(new, out)
+    inner, rule, device = inner or KDFixMatch(), Select(**select), machine.torch_device()
+    first, outer_config = outer or outer_method(inner), outer_config or rule.outer_config(config)
+    first = Run(first) if isinstance(first, str) else first
+    whole = opened(kd_fixmatch_record(data, config.resolve(data, device), inner, first, outer_config.resolve(data, device), rule), out)
     if whole.result is not None:
         return whole
-
-    def stage(name: str, method: Method, data: SSLData, config: Config) -> Run:
-        return fit(method, data, config, machine, out=whole.path / name, live=live and partial(live, name, config.steps))
-
-    if not isinstance(outer, Run):
-        outer = stage("outer", outer, data, outer_config)
-    labels = trusted_labels(whole.path / "trusted.pt", outer, data, machine, tau_select, clustering, matching, progress)
-    second = stage("inner", inner, data.told(labels), config)
+    if not isinstance(first, Run):
+        first = stage(whole, "outer", first, data, outer_config, machine, live)
+    labels = trusted_labels(whole, first, data, machine, rule, progress)
+    second = stage(whole, "inner", inner, data.told(labels), config, machine, live)
 
     of_outer = ("test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds", "steps")
     write_json(whole.path / "result.json", second.result | {
-        "method": "kd-fixmatch", "seconds": round(second.result["seconds"] + outer.result["seconds"], 2), "trusted": labels.info,
-        "outer": {key: outer.result[key] for key in of_outer}})
+        "method": "kd-fixmatch", "seconds": round(second.result["seconds"] + first.result["seconds"], 2), "trusted": labels.info,
+        "outer": {key: first.result[key] for key in of_outer}})
     return whole
 
 
-def kd_fixmatch_record(data: SSLData, config: Config, outer: FixMatch | Run, inner: KDFixMatch, outer_config: Config,
-                       tau_select: float = 0.8, clustering: str = "dec", matching: str = "centers") -> dict:
+def kd_fixmatch_record(data: SSLData, config: Config, inner: KDFixMatch, outer: FixMatch | Run, outer_config: Config,
+                       rule: Select) -> dict:
     """config.json of the recipe; the configurations are resolved. InputError for what cannot be used."""
-    in_unit(tau_select=tau_select)
-    choose("clustering", clustering, CLUSTERINGS)
-    choose("matching", matching, MATCHINGS)
+    rule.check()
     if isinstance(outer, Run):
+        require(rule.outer_network is None, "the outer network is already trained: outer_network has no meaning")
         require(outer.result is not None, f"{outer.path} is not finished; the outer network's labels need all of it")
         known = outer.config
-        require(known["method"] == "fixmatch", f"{outer.path} is a run of {known['method']}; the outer network is one of fixmatch")
-        require(known["data"]["split"] == data.hash, f"{outer.path} was trained on another data set or split ({known['data']['name']}, "
-                f"{known['data']['labels']} labels, seed {known['train']['seed']})")
+        require(known["method"] == "fixmatch", f"{outer.path} is a run of {known['method']}; the outer network is one "
+                                               "of fixmatch")
+        require(known["data"]["split"] == data.hash, f"{outer.path} was trained on another data set or split "
+                f"({known['data']['name']}, {known['data']['labels']} labels, seed {known['train']['seed']})")
         first = {name: known[name] for name in ("method", "arguments", "data", "train", "code")}
     else:
         first = {"method": "fixmatch", "arguments": outer.arguments, "train": asdict(outer_config)}
-    arguments = {**inner.arguments, "tau_select": tau_select, "clustering": clustering, "matching": matching, "outer": first}
-    return record(inner, data, config) | {"method": "kd-fixmatch", "code": code_version(*CODE["kd-fixmatch"]),
-                                          "arguments": json.loads(json.dumps(arguments))}
+    return record(inner, data, config) | {"method": "kd-fixmatch", "arguments": rule.arguments(inner, first),
+                                          "code": code_of(inner, "kd-fixmatch")}
 
 
-def trusted_labels(path: Path, outer: Run, data: SSLData, machine: Machine, tau: float, clustering: str, matching: str,
+def trusted_labels(whole: Run, outer: Run, data: SSLData, machine: Machine, rule: Select,
                    progress: Progress | None = None) -> PseudoLabels:
-    """The trusted subset of a finished outer run, from `path` if it has been found before, else found and written there.
+    """The trusted subset of a finished outer run: read from the recipe's folder, or found and written there.
 
-    Its info has the counts and, from the hidden labels, for analysis alone: precision and rows a class of the confident and of the trusted.
+    Its info has the counts and, from the hidden labels, for analysis alone: precision and rows a class of the confident
+    and of the trusted labels, those of the labelled images left out.
     """
+    tau = rule.tau_select
+
     def find() -> dict:
         p, features = (out.cpu() for out in predict(outer.network().to(machine.torch_device()), data.images, data))
-        found = cluster_agree(p, features, data.known.cpu(), tau=tau, clustering=clustering, matching=matching,
+        found = cluster_agree(p, features, data.known.cpu(), tau=tau, clustering=rule.clustering, matching=rule.matching,
                               seed=outer.config["train"]["seed"], progress=progress)
         info = found.info | {"confident": quality(data, confident(p, tau)), "trusted": quality(data, found)}
         if not info["confident"]["rows"]:
-            print(f"note: no row reaches tau_select {tau:g}: the inner network trains as FixMatch", file=sys.stderr)
+            print(f"note: no image reaches tau_select {tau:g}: the inner network trains as FixMatch", file=sys.stderr)
         elif not info["trusted"]["rows"]:
-            print(f"note: the clustering confirms none of {info['confident']['rows']} confident rows: the inner network trains as FixMatch",
-                  file=sys.stderr)
+            print(f"note: the clustering confirms none of {info['confident']['rows']} confident images: the inner "
+                  "network trains as FixMatch", file=sys.stderr)
         return {"label": found.label, "weight": found.weight, "info": info}
 
-    asked = {"outer": outer.result, "split": data.hash, "tau_select": tau, "clustering": clustering, "matching": matching}
-    return PseudoLabels(**once(path, asked, find), source="cluster_agree")
+    asked = {"outer": outer.result, "split": data.hash, "tau_select": tau, "clustering": rule.clustering,
+             "matching": rule.matching}
+    return PseudoLabels(**once(whole, "trusted.pt", asked, find), source="cluster_agree")
 
 
-def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, k: int | Literal["auto"] = "auto",
-           mode: Mode = "layer", metric: Metric = "cosine", out: str | Path | None = None,
-           live: Live | None = None, progress: Progress | None = None) -> Run:
-    """HDL on a method (Ma et al., arXiv 2404.17173): fit it, label all training images from the embeddings of its EMA network (hdl.hdl),
-    go on from that network with those labels (methods.HDL) for a third of the steps at 0.3 of the learning rate (ours). Beside it always
-    the control: the same continuation with the network's own labels, its most probable class of every image. Returns the recipe's Run.
+def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
+           out: str | Path | None = None, live: Live | None = None, progress: Progress | None = None, **propagate: Any) -> Run:
+    """HDL on a method (Ma et al., arXiv 2404.17173). Train it, label all training images from the embeddings of its EMA
+    network (labelers.hdl; the embeddings are the pooled features), continue from that network with those labels
+    (methods.FixedLabels) for a third of the steps at 0.3 of the learning rate (ours). Beside it always the control: the
+    same continuation with the network's own labels, its most probable class. Both know the true labels of the labelled
+    images.
 
-    k, mode, metric: see hdl.hdl; the embeddings are the pooled features. out, live, progress: as in kd_fixmatch(). What is finished is not
-    done again. Raises InputError as fit() and hdl() do, and where a class has no labelled image.
+    propagate: the fields of Propagate. out, live, progress: as in kd_fixmatch(). Finished stages are not trained again.
+    Returns the recipe's Run. Raises InputError as fit() and hdl() do, and where a class has no labelled image.
     """
-    resolved = config.resolve(data, machine.torch_device())
+    rule, resolved = Propagate(**propagate), config.resolve(data, machine.torch_device())
     later = replace(config, steps=max(1, resolved.steps // 3), lr=0.3 * resolved.lr)
-    whole = opened(hdl_record(method, data, resolved, k, mode, metric), out)
+    whole = opened(hdl_record(method, data, resolved, rule), out)
     if whole.result is not None:
         return whole
-
-    def stage(name: str, method: Method, data: SSLData, config: Config, initial: Network | None = None) -> Run:
-        steps = config.resolve(data, machine.torch_device()).steps
-        return fit(method, data, config, machine, out=whole.path / name, live=live and partial(live, name, steps), initial=initial)
-
-    base = stage("base", method, data, config)
+    runs = {"base": stage(whole, "base", method, data, config, machine, live)}
 
     def find() -> dict:
-        p, features = (out.cpu() for out in predict(base.network().to(machine.torch_device()), data.images, data))
-        ours, own = hdl(features, data.known.cpu(), k=k, mode=mode, metric=metric, progress=progress), confident(p, 0.0)
-        info = ours.info | {"hdl": quality(data, ours), "control": quality(data, own)}
-        return {"hdl": ours.label, "control": own.label, "rows": ours.rows, "info": info}
+        network = runs["base"].network().to(machine.torch_device())
+        p, features = (out.cpu() for out in predict(network, data.images, data))
+        known = data.known.cpu()
+        found, own = hdl(features, known, **vars(rule), progress=progress), confident(p, 0.0)
+        own = own._replace(label=torch.where(known >= 0, known, own.label))
+        info = found.info | {"hdl": quality(data, found), "control": quality(data, own)}
+        return {"hdl": found.label, "control": own.label, "rows": found.rows, "info": info}
 
-    labels = once(whole.path / "labels.pt", {"base": base.result, "split": data.hash, "k": k, "mode": mode, "metric": metric}, find)
-    runs, every = {"base": base}, torch.ones(len(data.images))
+    labels = once(whole, "labels.pt", {"base": runs["base"].result, "split": data.hash, **vars(rule)}, find)
+    every = torch.ones(len(data.images))
     for name in ("control", "hdl"):
         told = data.told(PseudoLabels(labels[name], every, {}, name))
-        runs[name] = stage(name, HDL(), told, later, base.network())
+        runs[name] = stage(whole, name, FixedLabels(), told, later, machine, live, runs["base"].network())
     seconds = sum(run.result["seconds"] for run in runs.values())
-    before = {name: {key: value for key, value in runs[name].result.items() if key in ("seconds", "steps") or key.startswith("test_acc")}
-              for name in ("base", "control")}
+    before = {name: {key: value for key, value in runs[name].result.items()
+                     if key in ("seconds", "steps") or key.startswith("test_acc")} for name in ("base", "control")}
     write_json(whole.path / "result.json", runs["hdl"].result | {
-        "method": whole.config["method"], "steps": resolved.steps, "seconds": round(seconds, 2), "labels_found": labels["info"], **before})
+        "method": whole.config["method"], "steps": resolved.steps, "seconds": round(seconds, 2), "labels_found": labels["info"],
+        **before})
     return whole
 
 
-def hdl_record(method: Method, data: SSLData, config: Config, k: int | str = "auto", mode: str = "layer", metric: str = "cosine") -> dict:
+def hdl_record(method: Method, data: SSLData, config: Config, rule: Propagate) -> dict:
     """config.json of the recipe; the configuration is resolved. InputError for what cannot be used."""
-    choose("mode", mode, get_args(Mode))
-    choose("metric", metric, get_args(Metric))
-    whole = isinstance(k, int) and not isinstance(k, bool) and k >= 1
-    require(k == "auto" or whole, f"k is {k!r}, it must be a whole number from 1 up, or auto")
-    require(k == "auto" or k < len(data.images), f"k is {k}, but there are only {len(data.images)} training images")
+    rule.check()
+    require(rule.k == "auto" or rule.k < len(data.images),
+            f"k is {rule.k}, but there are only {len(data.images)} training images")
     known = torch.bincount(data.y[data.labeled].cpu(), minlength=data.num_classes)
-    require(bool((known > 0).all()), f"class {data.classes[int(known.argmin())]!r} has no labelled image: HDL would never give its label")
+    require(bool((known > 0).all()),
+            f"class {data.classes[int(known.argmin())]!r} has no labelled image: HDL would never give its label")
     new = record(method, data, config)
-    return new | {"method": f"{new['method']}+hdl", "code": code_version(*CODE["hdl"]),
-                  "arguments": {**new["arguments"], "hdl_k": k, "hdl_mode": mode, "hdl_metric": metric}}
+    return new | {"method": f"{new['method']}+hdl", "arguments": rule.arguments(method), "code": code_of(method, "hdl")}
 
 
 def labels_found(run: Run) -> dict:
-    """Of a finished run of hdl_on(): `hdl` and `control`, the labels (n,) of all training images; `rows`, the order in which HDL gave its;
-    and `info`."""
+    """Of a finished run of hdl_on(): `hdl` and `control`, the labels (n,) of all training images; `rows`, the order in
+    which HDL gave its labels; and `info`."""
     return torch.load(run.path / "labels.pt", weights_only=True)["found"]
 
 
@@ -225,30 +183,62 @@ def opened(new: dict, out: str | Path | None) -> Run:
     """The recipe's folder for the record `new`, made if it is not there. InputError where it holds anything else."""
     whole = Run(out or run_path(new))
     whole.check(new)
-    if whole.result is None:
+    if whole.config is None:
         try:
             whole.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(whole.path, error) from error
         write_json(whole.path / "config.json", new)
+    elif whole.config.get("code") != new["code"]:
+        print(f"note: {whole.path} was begun by other code of sslkit: {whole.config.get('code')}, now "
+              f"{new['code']}", file=sys.stderr)
     return whole
 
 
+def stage(whole: Run, name: str, method: Method, data: SSLData, config: Config, machine: Machine, live: Live | None,
+          initial: Network | None = None) -> Run:
+    """A stage's run in the recipe's folder: the store's finished run of the same record, linked there, or trained
+    there."""
+    config, here = config.resolve(data, machine.torch_device()), whole.path / name
+    stored = run_path(record(method, data, config, initial))
+    if not here.exists() and has_result(stored):
+        new = whole.path / f".{name}.{os.getpid()}.new"
+        try:
+            shutil.copytree(stored, new, copy_function=link, ignore=shutil.ignore_patterns(".*"))
+            new.rename(here)
+        except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            raise cannot_write(here, error) from error
+    return fit(method, data, config, machine, out=here, live=live and partial(live, name, config.steps), initial=initial)
+
+
+def link(old: str, new: str) -> None:
+    """The same file under a second name, a copy where the disk has no links: a finished run's files are only ever
+    replaced."""
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copy2(old, new)
+
+
 def quality(data: SSLData, labels: PseudoLabels) -> dict:
-    """How good the unlabelled images' labels are, by their hidden ones: all, each class's, and with a long tail head, middle, tail."""
-    rows = data.unlabeled.cpu()
+    """How good the labels are that a labeler gave, by the hidden truth: all, each class's, with a long tail head,
+    middle, tail. The labelled images are left out: some labelers know theirs."""
+    rows = data.unlabeled[data.known[data.unlabeled] < 0].cpu()
     label, truth = labels.label[rows], data.y.cpu()[rows]
     return label_quality(label, truth, data.num_classes) | by_class(label, truth, data.num_classes, data.groups)
 
 
-def once(path: Path, asked: dict, find: Callable[[], dict]) -> dict:
-    """What find() finds, as tensors and plain values: from `path` if it was found for the same `asked` before, else now, and written."""
+def once(whole: Run, name: str, asked: dict, find: Callable[[], dict]) -> dict:
+    """What find() finds, as tensors and plain values: from the recipe's file `name` if the same code found it for the
+    same `asked` before, else now, and written."""
+    path, asked = whole.path / name, asked | {"code": RECIPE_CODE}
     if path.exists():
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             if saved["asked"] == asked:
                 return saved["found"]
-        except Exception as error:                    # cut off, or none of ours
+        except Exception as error:                    # cut off, or another program's
             print(f"note: {path} cannot be read ({type(error).__name__}), the labels are found again", file=sys.stderr)
     found = find()
 

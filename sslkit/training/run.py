@@ -1,7 +1,9 @@
-"""A run on disk: config.json, metrics.jsonl, checkpoint.pt, result.json; and fit(), which trains one, goes on with one, or finds it.
+"""A run on disk: config.json, metrics.jsonl, checkpoint.pt, result.json; and fit(), which trains one, goes on with one,
+or finds it.
 
-config.json is everything that decides the result. metrics.jsonl has a line for each evaluation, written as it happens. checkpoint.pt
-is replaced atomically and loads with weights_only=True. result.json is there only when the run is finished.
+config.json is everything that decides the result. metrics.jsonl has a line for each evaluation, written as it happens.
+checkpoint.pt is replaced atomically and loads with weights_only=True. result.json is there only when the run is
+finished.
 """
 import json
 import os
@@ -21,7 +23,7 @@ from sslkit.data import SSLData
 from sslkit.errors import InputError, choose, require
 from sslkit.files import cannot_write, locked, stop_signals, write_atomically, write_json
 from sslkit.methods import Method, method_class
-from sslkit.networks import Nets, Network, build
+from sslkit.networks import Nets, Network, build, expected_pixels
 from sslkit.records import Snapshot
 from sslkit.training.config import Config, Machine
 from sslkit.training.identity import changes, record, run_path
@@ -100,7 +102,8 @@ class Run:
                 require(file.testzip() is None, "its checksum is wrong")       # torch does not look at them
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:          # a damaged zip or pickle can raise almost anything
-            raise InputError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); {self.advice}") from error
+            raise InputError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); "
+                             f"{self.advice}") from error
         ours = isinstance(state, dict) and state.get("format") == 1 and SAVED <= state.keys()
         require(ours, f"{path} is not a checkpoint of sslkit; {self.advice}")
         return state
@@ -110,16 +113,18 @@ class Run:
         saved = self.checkpoint()
         config, state = saved["config"], saved[choose("weights", weights, ("teacher", "student"))]
         network = build(config["train"]["network"], len(config["classes"]), config["channels"])
+        network.pixels = expected_pixels(config["train"]["weights"], config["channels"])
         for name in [name for name in state if name.startswith("heads.")]:
             del state[name]                  # in place: the state's own version numbers stay with it
         network.load_state_dict(state)
         return network.eval()
 
     def restore(self, data: SSLData) -> tuple[Method, Nets]:
-        """The method as training left it, in eval mode and with its buffers, and its networks with its heads, on the CPU.
+        """The method as training left it, in eval mode and with its buffers, and its networks with its heads, on the
+        CPU.
 
-        data: split as it was for the run. A call of the networks still says itself how BatchNorm runs: nets(views, bn="batch").
-        Raises InputError where the data is split otherwise, or the checkpoint does not fit this code.
+        data: split as it was for the run. A call of the networks still says itself how BatchNorm runs: nets(views,
+        bn="batch"). Raises InputError where the data is split otherwise, or the checkpoint does not fit this code.
         """
         saved = self.checkpoint()
         config = saved["config"]
@@ -129,6 +134,7 @@ class Run:
             nets = set_up(method, data.to("cpu"), Config(**config["train"] | {"weights": "none"}), Machine(device="cpu"))[0]
             for part, name in ((method, "method"), (nets.student, "student"), (nets.teacher, "teacher")):
                 part.load_state_dict(saved[name])
+            nets.student.pixels = nets.teacher.pixels = expected_pixels(config["train"]["weights"], config["channels"])
         except (TypeError, RuntimeError) as error:       # an argument or a layer that this code does not have
             raise InputError(f"{self.path} does not fit this code of sslkit: {str(error).splitlines()[0]}") from error
         method.eval()
@@ -157,7 +163,8 @@ class Run:
             require(not changed, f"{self.path} holds another configuration ({changed}); give another --out")
         elif self.path.exists():
             others = [path.name for path in self.path.iterdir() if path.name != ".lock" and path not in self.leftovers()]
-            require(not others, f"{self.path} is not empty and holds no run ({others[0] if others else ''}); give another --out")
+            require(not others, f"{self.path} is not empty and holds no run ({others[0] if others else ''}); give "
+                                "another --out")
 
     def leftovers(self) -> list[Path]:
         """Files that a process which was killed had begun to write."""
@@ -182,12 +189,13 @@ def has_result(path: Path) -> bool:
 
 def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, out: str | Path | None = None,
         live: Callable[[Snapshot], None] | None = None, initial: Network | None = None) -> Run:
-    """Train to the end and return the Run. A finished run of the same record is returned as it is, a stopped one goes on.
+    """Train to the end and return the Run. A finished run of the same record is returned as it is, a stopped one goes
+    on.
 
-    out: its folder (default: found in the store by what decides the result). live: shown each Snapshot, may not change it.
-    initial: a trained network of the same kind to begin from, as part of the record.
-    Raises InputError where the folder holds another configuration, a damaged checkpoint or another process; Stopped on Ctrl-C and
-    SIGTERM, after saving; FloatingPointError when the loss is no longer finite.
+    out: its folder (default: found in the store by what decides the result). live: shown each Snapshot, may not change
+    it. initial: a trained network of the same kind to begin from, as part of the record. Raises InputError where the
+    folder holds another configuration, a damaged checkpoint or another process; Stopped on Ctrl-C and SIGTERM, after
+    saving; FloatingPointError when the loss is no longer finite.
     """
     machine.apply()
     config = config.resolve(data, machine.torch_device())
@@ -196,7 +204,8 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
     run.check(new)
     fresh = run.config is None
     if not fresh and run.config.get("code") != new["code"]:
-        print(f"note: {run.path} was begun by other code of sslkit: {run.config.get('code')}, now {new['code']}", file=sys.stderr)
+        print(f"note: {run.path} was begun by other code of sslkit: {run.config.get('code')}, now "
+              f"{new['code']}", file=sys.stderr)
     if run.result is not None:
         return run
     try:
@@ -231,7 +240,8 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
     begin, before = time.monotonic(), state["seconds"] if state else 0.0
     done = [m for m in run.metrics if m["step"] <= state["step"]] if state else []       # lines after the checkpoint come again
     due = [k for k in range(1, state["step"] + 1) if k % config.eval_every == 0 or k == config.steps] if state else []
-    require([m["step"] for m in done] == due, f"{run.path / 'metrics.jsonl'} lacks evaluations from before the checkpoint; {run.advice}")
+    require([m["step"] for m in done] == due, f"{run.path / 'metrics.jsonl'} lacks evaluations from before the "
+                                              f"checkpoint; {run.advice}")
     write_atomically(run.path / "metrics.jsonl", lambda new: new.write_text("".join(json.dumps(m) + "\n" for m in done)))
     saved, about = begin, {"config": run.config}
 

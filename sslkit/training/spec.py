@@ -1,135 +1,171 @@
-"""One run of a batch as plain values, which travel between processes: what is trained, where it lies in the store, whether it is there."""
+"""RunSpec: everything that `sslkit train` can be asked for, as plain values. The command line parses into it, batches
+send it, the papers' tables compare it."""
 import hashlib
 import json
 import re
-import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 
-from sslkit.data import SSLData, load, split
-from sslkit.methods import FixMatch, KDFixMatch, method_class
+from sslkit.data import SSLData, load, source, split
+from sslkit.errors import require
+from sslkit.methods import KDFixMatch, Method, method_class
 from sslkit.records import Progress
 from sslkit.training.config import Config, Machine
-from sslkit.training.identity import protocol, run_path
-from sslkit.training.loop import set_up, take_step
-from sslkit.training.recipes import CODE, Plan
-from sslkit.training.run import Run, has_result
-
-SIDES = {"digits": 8, "stl10": 96, "food101": 128}      # of the others 32
-CODE_OF = ((), *CODE.values())                          # for runs.code_version: of a run, of each recipe
-SELECT = {"tau_select": 0.8, "clustering": "dec", "matching": "centers"}
-COST = {"kd-fixmatch": 2.0, "+hdl": 5 / 3}              # of a recipe, in runs of its method
-LABELING = {"k": "auto", "mode": "layer", "metric": "cosine"}
+from sslkit.training.identity import code_of, protocol, record, run_path
+from sslkit.training.recipes import Live, Propagate, Select, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record, outer_method
+from sslkit.training.run import Run, fit
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run, a method's or a recipe's, from defaults: what is not said here is as `sslkit train` would have it."""
-    method: str                   # fixmatch; fixmatch+hdl, HDL on it; kd-fixmatch
-    data: str
-    labels: int
-    seed: int
-    steps: int
-    imbalance: float = 1.0
-    arguments: dict[str, Any] = field(default_factory=dict)       # of the method
-    train: dict[str, Any] = field(default_factory=dict)           # of train.Config
-    root: str | None = None                                       # where the data lie
-    noun: ClassVar[str] = "run"
+class DataSpec:
+    """A data set, and which of its images carry labels; see data.load() and data.split()."""
+    data: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, food101, or folder:PATH, your own images in "
+                         "train/CLASS/, test/CLASS/ and perhaps unlabeled/ (default: digits)"] = "digits"
+    labels: Annotated[int, "labelled images in all, as many of each class but for --imbalance (default: 20; papers: "
+                           "40, 250, 4000 on CIFAR-10)"] = 20
+    imbalance: Annotated[float, "a long tail: the first class has so many times the labelled and unlabelled images of "
+                                "the last; -X: the last of the first (default: 1, none; papers: 50, 100, 150 on "
+                                "CIFAR-10)"] = 1.0
+    unlabeled_imbalance: Annotated[float | None, "imbalance factor of the unlabelled images (default: the same as "
+                                                 "--imbalance)"] = None
+    unlabeled: Annotated[int | None, "unlabelled images in all, the labelled among them not counted (default: as many "
+                                     "as there are)"] = None
+    include_labeled: Annotated[bool, "keep the labelled images among the unlabelled ones (default: yes; papers: "
+                                     "yes)"] = True
+    validation: Annotated[int, "training images held out and evaluated in the test set's place, to choose settings by "
+                               "(default: 0, evaluate on the test set)"] = 0
+    size: Annotated[int | None, "side in pixels of a folder's and food101's images, resized (default: 32, food101 "
+                                "128)"] = None
+    flip: Annotated[bool | None, "may a weak view mirror an image? (default: yes, but not on digits and svhn)"] = None
+    root: Annotated[str | None, "where downloaded data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit)"] = None
+    download: Annotated[bool, "download the data set if it is not there"] = False
+    skip_bad_images: Annotated[bool, "leave out files that are no images, and count them"] = False
+
+    def load(self, seed: int, loaded: dict | None = None, progress: Progress | None = None) -> SSLData:
+        """The data, split by `seed`. loaded: keeps what load() gives, for several splits of it. Raises InputError."""
+        how = {"root": self.root, "download": self.download, "size": self.size, "skip_bad_images": self.skip_bad_images}
+        key, loaded = (self.data, *how.values()), {} if loaded is None else loaded
+        if key not in loaded:
+            loaded[key] = load(self.data, **how, progress=progress)
+        rule = ("include_labeled", "validation", "imbalance", "unlabeled_imbalance", "unlabeled")
+        data = split(loaded[key], self.labels, seed, **{name: getattr(self, name) for name in rule})
+        return data if self.flip is None else replace(data, flip=self.flip)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A method, or a recipe around it, on a data set. `method` as `sslkit train` names it; `arguments`: its
+    hyper-parameters that are not the default; recipe: a Select for kd-fixmatch, a Propagate for HDL on any other
+    method."""
+    method: str
+    data: DataSpec = field(default_factory=DataSpec)
+    train: Config = field(default_factory=Config)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    recipe: Select | Propagate | None = None
+
+    def __post_init__(self) -> None:
+        if self.method == "kd-fixmatch" and self.recipe is None:
+            object.__setattr__(self, "recipe", Select())
+        require(isinstance(self.recipe, Select) == (self.method == "kd-fixmatch"),
+                "a Select belongs to kd-fixmatch, a Propagate to any other method")
+        usual = self.make().arguments
+        object.__setattr__(self, "arguments", {name: value for name, value in self.arguments.items()
+                                               if name not in usual or value != usual[name]})
+
+    @classmethod
+    def from_plain(cls, plain: dict) -> "RunSpec":
+        """The RunSpec that asdict() turned into plain values, which JSON can carry."""
+        recipe = plain["recipe"] and (Select if plain["method"] == "kd-fixmatch" else Propagate)(**plain["recipe"])
+        return cls(plain["method"], DataSpec(**plain["data"]), Config(**plain["train"]), plain["arguments"], recipe)
+
+    @property
+    def title(self) -> str:
+        """The method and its recipe, as records and tables name them."""
+        return self.method + "+hdl" * isinstance(self.recipe, Propagate)
 
     @property
     def name(self) -> str:
-        """A short name that differs for jobs that differ."""
+        """A short name that differs for specifications that differ, the same on every machine."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:6]
-        return re.sub(r"[^\w.+-]+", "-", f"{self.method}-{self.data}-{self.labels}-s{self.seed}-{digest}")
+        data = Path(self.data.data).name
+        return re.sub(r"[^\w.+-]+", "-", f"{self.title}-{data}-{self.data.labels}-s{self.train.seed}-{digest}")
 
     @property
-    def said(self) -> str:
-        """For people."""
-        return f"{self.method:16} {self.data} {self.labels} seed {self.seed}"
+    def code(self) -> dict[str, str]:
+        """The code that would train it; see identity.code_of()."""
+        recipe = {Select: "kd-fixmatch", Propagate: "hdl"}.get(type(self.recipe), "")
+        return code_of(self.make(**self.arguments), recipe)
 
-    @property
-    def kind(self) -> str:
-        """What takes equally long has the same one."""
-        return json.dumps([self.method, self.data, self.train, self.arguments, self.steps], sort_keys=True)
+    def make(self, **arguments: Any) -> Method:
+        """The method, a new one. Raises InputError for arguments that cannot be used."""
+        return (KDFixMatch if self.method == "kd-fixmatch" else method_class(self.method))(**arguments)
 
-    @property
-    def values(self) -> dict[str, Any]:
-        """It as plain values, which travel."""
-        return asdict(self)
+    def load(self, loaded: dict | None = None, progress: Progress | None = None) -> SSLData:
+        """The data, split; see DataSpec.load()."""
+        return self.data.load(self.train.seed, loaded, progress)
 
-    @property
-    def config(self) -> Config:
-        return Config(seed=self.seed, steps=self.steps, **self.train)
-
-    @property
-    def plan(self) -> Plan:
-        """The method and its recipe, as `sslkit train` has them by default."""
-        if self.method == "kd-fixmatch":
-            return Plan(KDFixMatch(**self.arguments), "kd-fixmatch", SELECT)
-        name = self.method.removesuffix("+hdl")
-        method = method_class(name)(**self.arguments)
-        return Plan(method) if name == self.method else Plan(method, "hdl", LABELING)
-
-    def opened(self, known: dict[tuple, SSLData], progress: Progress | None = None) -> SSLData:
-        """The data, split. `known` keeps what is loaded. InputError where it is not there."""
-        if (self.data, self.root) not in known:
-            known[self.data, self.root] = load(self.data, root=self.root, progress=progress)
-        return split(known[self.data, self.root], self.labels, self.seed, imbalance=self.imbalance)
+    def identity(self, data: SSLData, machine: Machine = Machine()) -> dict:
+        """config.json: everything that decides the result. Raises InputError for what cannot be used."""
+        method, device = self.make(**self.arguments), machine.torch_device()
+        config = self.train.resolve(data, device)
+        if isinstance(self.recipe, Select):
+            outer = Run(self.recipe.outer) if self.recipe.outer else outer_method(method)
+            return kd_fixmatch_record(data, config, method, outer, self.recipe.outer_config(self.train).resolve(data, device), self.recipe)
+        if self.recipe:
+            return hdl_record(method, data, config, self.recipe)
+        return record(method, data, config)
 
     def path(self, data: SSLData, machine: Machine = Machine()) -> Path:
         """The folder in the store, a function of everything that decides the result."""
-        return run_path(self.plan.record(data, self.config.resolve(data, machine.torch_device())))
+        return run_path(self.identity(data, machine))
 
-    def perform(self, data: SSLData, machine: Machine = Machine()) -> Run:
-        """Train it, go on with it, or find it finished. Raises as runs.fit does."""
-        return self.plan(data, self.config, machine)
+    def run(self, data: SSLData, machine: Machine = Machine(), *, out: str | Path | None = None, live: Live | None = None,
+            progress: Progress | None = None) -> Run:
+        """Train it, continue it, or find it finished; raises as fit() and the recipes do. A run without a recipe is one
+        stage without a name."""
+        method = self.make(**self.arguments)
+        how = {"out": out, "live": live, "progress": progress}
+        if isinstance(self.recipe, Select):
+            return kd_fixmatch(data, self.train, machine, inner=method, **vars(self.recipe), **how)
+        if self.recipe:
+            return hdl_on(method, data, self.train, machine, **vars(self.recipe), **how)
+        steps = self.train.resolve(data, machine.torch_device()).steps
+        return fit(method, data, self.train, machine, out=out, live=live and partial(live, "", steps))
 
-    def place(self, known: dict[tuple, SSLData], machine: Machine = Machine()) -> Path:
-        """path() of the data it names; see opened()."""
-        return self.path(self.opened(known), machine)
+    def argv(self) -> list[str]:
+        """The words after `sslkit` that do the same: the flags whose value is not the default."""
+        usual = self.make().arguments
+        changed = [(name, value, usual[name]) for name, value in self.arguments.items()]
+        for part, prefix in ((self.data, ""), (self.train, ""), (self.recipe, "hdl_" * isinstance(self.recipe, Propagate))):
+            changed += [(prefix + f.name, getattr(part, f.name), f.default) for f in (fields(part) if part else ())]
+        words = ["train", self.method] + ["--hdl"] * isinstance(self.recipe, Propagate)
+        for name, value, default in changed:
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                words += [f"--{flag}" if value else f"--no-{flag}"] * (value is not default)
+            elif value != default:
+                words.append(f"--{flag}={value!r}" if isinstance(value, float) else f"--{flag}={value}")
+        return words
 
-    def finished(self, path: Path) -> bool:
-        """Is it finished, in the folder `path`?"""
-        return has_result(path)
-
-    def do(self, known: dict[tuple, SSLData], machine: Machine = Machine()) -> None:
-        """perform() on the data it names; see opened()."""
-        self.perform(self.opened(known), machine)
-
-    def seconds(self, known: dict[tuple, SSLData], machine: Machine, steps: int = 8) -> float:
-        """About how long it takes here, from the median of a few steps."""
-        data = self.opened(known)
-        method, config = self.plan.method, self.config.resolve(data, machine.torch_device())
-        nets, optimizer, feed = set_up(method, data, config, machine)
-        times = []
-        for step in range(steps + 2):
-            begin = time.perf_counter()
-            take_step(method, nets, optimizer, feed, step)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - begin)
-        one = sorted(times[2:])[steps // 2]
-        return one * self.steps * next((cost for name, cost in COST.items() if self.method.endswith(name)), 1.0)
-
-    def key(self) -> str:
-        """What protocol() of its record is, without the data."""
-        like = SimpleNamespace(name=self.data, side=SIDES.get(self.data, 32))
-        train, method = asdict(self.config.resolve(like, torch.device("cpu"))), self.plan.method
-        arguments = method.arguments
-        if self.method == "kd-fixmatch":
-            arguments |= SELECT | {"outer": {"method": "fixmatch", "arguments": FixMatch().arguments, "train": train}}
-        elif self.method.endswith("+hdl"):
-            arguments |= {f"hdl_{name}": value for name, value in LABELING.items()}
-        data = {"name": self.data, "labels": self.labels, "imbalance": [float(self.imbalance)] * 2, "side": like.side,
-                "flip": self.data not in ("digits", "svhn")}
-        return protocol({"method": self.method, "arguments": arguments, "data": data, "train": train})
-
-
-def distinct(jobs: Iterable[Job]) -> list[Job]:
-    """Each job once, in their order."""
-    return list({job.name: job for job in jobs}.values())
+    def protocol(self) -> str:
+        """protocol() of its record, computed without loading the data."""
+        known, data = source(self.data.data), self.data
+        like = SimpleNamespace(name=data.data, side=known.side if data.size is None else data.size)
+        cpu, method = torch.device("cpu"), self.make(**self.arguments)
+        train, arguments = asdict(self.train.resolve(like, cpu)), method.arguments
+        if isinstance(self.recipe, Select):
+            outer = self.recipe.outer_config(self.train).resolve(like, cpu)
+            arguments = self.recipe.arguments(method, {"method": "fixmatch", "arguments": outer_method(method).arguments,
+                                                       "train": asdict(outer)})
+        elif self.recipe:
+            arguments = self.recipe.arguments(method)
+        tail = data.imbalance if data.unlabeled_imbalance is None else data.unlabeled_imbalance
+        return protocol({"method": self.title, "arguments": arguments, "train": train, "data": {
+            "name": data.data, "labels": data.labels, "imbalance": [float(data.imbalance), float(tail)],
+            "validation": data.validation, "include_labeled": data.include_labeled, "unlabeled_asked": data.unlabeled,
+            "side": like.side, "flip": known.flip if data.flip is None else data.flip}})

@@ -1,20 +1,21 @@
 """How large a reproduction is: one definition of each scale, for lessons, tables and batches."""
 from dataclasses import dataclass
 
+from sslkit.data import SOURCES
 from sslkit.errors import choose
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Which data sets it trains on, and for how many steps; everything else are the defaults of train.Config for the data."""
+    """Which data sets it trains on, and for how many steps; everything else is training.Config's default for the data."""
     about: str
     data: tuple[str, ...]
     steps: int
 
 
 SCALES = {
-    "quick": Scale("digits and a small network: minutes on a laptop", ("digits",), 2000),
-    "gpu": Scale("CIFAR-10, WRN-28-2, 2^15 steps: minutes a run on one modern GPU", ("cifar10",), 2**15),
+    "quick": Scale("digits and a small network: minutes on a laptop", ("digits",), SOURCES["digits"].steps),
+    "gpu": Scale("CIFAR-10, WRN-28-2, 2^15 steps: minutes a run on one modern GPU", ("cifar10",), SOURCES["cifar10"].steps),
     "paper": Scale("the papers' data and networks, 2^20 steps", ("cifar10", "cifar100", "svhn", "stl10", "food101"), 2**20)}
 
 
