@@ -1,5 +1,5 @@
-"""MixMatch, ReMixMatch and FreeMatch, the base methods of HDL: slow NumPy (float64, explicit loops), transcribed from methods.md and
-written apart from the package, as references.py.
+"""MixMatch, ReMixMatch and FreeMatch, the base methods of HDL: slow NumPy (float64, explicit loops), transcribed from
+methods.md and written apart from the package, as references.py.
 """
 
 import math
@@ -216,7 +216,8 @@ def remixmatch_push(queue, pointer, p_w):
 def remixmatch_p_data(p_data, y, C, decay=0.999):
     """decay * p_data + (1 - decay) * class shares of the labelled batch y, (C,). [methods.md, section "ReMixMatch"]
 
-    p_data starts at 1/C each; no bias correction.
+    p_data starts at 1/C each; no bias correction. The decay of the paper's code is .999; of a short run of K steps ours
+    is 1 - 10/K (see references.short_run_clocks).
     """
     p_data = _class_shares("p_data", p_data, C)
     decay = _share_of_one("decay", decay)

@@ -13,7 +13,7 @@ B, N, C, SIDE = 4, 8, 5, 4
 
 
 class Linear:
-    """Nets that are one matrix, in double precision, so that mixed images have logits that a reference can work out too."""
+    """Nets that are one matrix, in double precision: a reference can work out the logits of mixed images too."""
 
     def __init__(self, rng):
         self.weight = torch.tensor(rng.normal(size=(SIDE * SIDE, C)), requires_grad=True)
@@ -33,8 +33,8 @@ def a_batch(rng, method, views):
     g = torch.Generator().manual_seed(int(rng.integers(2**31)))
     method.setup(Spec(C, SIDE * SIDE, torch.arange(10) % C, 40, B, N // B, 100))
     method.double()
-    return Batch(images(B), torch.tensor(rng.integers(0, C, B)), tuple(images(N) for _ in range(views)), torch.arange(B), torch.arange(N),
-                 method.draw(g, B, N))
+    return Batch(images(B), torch.tensor(rng.integers(0, C, B)), tuple(images(N) for _ in range(views)),
+                 torch.arange(B), torch.arange(N), method.draw(g, B, N))
 
 
 def mixed(batch, q, weight):
@@ -78,16 +78,33 @@ def test_remixmatch_agrees_with_the_reference_over_many_steps(seed, views):
         q = reference.remixmatch_align(p, p_data, queue, T)
         strong = batch.u[1].numpy()
         turned = np.stack([np.rot90(image, r, (1, 2)) for image, r in zip(strong, batch.draws["quarters"].numpy())])
-        logits, rot = strong.reshape(N, -1) @ nets.weight.detach().numpy(), turned.reshape(N, -1) @ nets.rot.detach().numpy()
+        logits = strong.reshape(N, -1) @ nets.weight.detach().numpy()
+        rot = turned.reshape(N, -1) @ nets.rot.detach().numpy()
         quarters = batch.draws["quarters"].numpy()
         expected = reference.remixmatch_loss(*mixed(batch, q, nets.weight), logits, q, rot, quarters, k, 100, *weights)
-        queue, p_data = reference.remixmatch_push(queue, k % 128, p), reference.remixmatch_p_data(p_data, batch.y.numpy(), C)
+        queue = reference.remixmatch_push(queue, k % 128, p)
+        p_data = reference.remixmatch_p_data(p_data, batch.y.numpy(), C, decay=0.9)          # 1 - 10/K of 100 steps
         assert np.allclose(step.q.numpy(), q, atol=1e-6)
         assert step.loss.item() == pytest.approx(expected["loss"], abs=1e-5)
         for ours, theirs in (("sup", "sup"), ("unsup", "unsup"), ("anchor", "s1"), ("rot", "rot")):
             assert step.terms[ours].item() == pytest.approx(expected[theirs], abs=1e-5)
-        assert np.allclose(method.queue.numpy(), queue, atol=1e-6) and np.allclose(method.p_data.numpy(), p_data, atol=1e-6)
+        assert np.allclose(method.queue.numpy(), queue, atol=1e-6)
+        assert np.allclose(method.p_data.numpy(), p_data, atol=1e-6)
     assert sorted(batch.draws["quarters"].tolist()) == [0, 0, 1, 1, 2, 2, 3, 3], "a quarter of the batch by each"
+
+
+def test_remixmatchs_class_shares_are_those_of_the_labels_after_a_short_run():
+    """Also at 100 steps; at the paper's K the decay is the paper's."""
+    rng, shares = np.random.default_rng(0), torch.tensor([0.5, 0.25, 0.25, 0, 0])
+    method, nets = ReMixMatch(), Linear(rng)
+    batch = a_batch(rng, method, 3)._replace(y=torch.tensor([0, 0, 1, 2]))
+    for k in range(100):
+        method.loss(nets, batch, torch.tensor(k / 100))
+    assert torch.allclose(method.p_data, shares.double(), atol=1e-4)
+    for steps, decay in ((2**20, 0.999), (2000, 0.995), (5, 0.0)):
+        method.setup(Spec(C, SIDE * SIDE, torch.arange(10) % C, 40, B, N // B, steps))
+        method.double().loss(nets, batch, torch.tensor(0.5))
+        assert torch.allclose(method.p_data, (decay / C + (1 - decay) * shares).double(), atol=1e-6)
 
 
 @pytest.mark.parametrize("passes", ["split", "joint"])
@@ -149,9 +166,11 @@ def test_sharpen_agrees_with_the_reference(T):
 
 
 @pytest.mark.parametrize("kind, arguments, message", [
-    (MixMatch, {"T": 0.0}, "T is 0"), (MixMatch, {"lambda_u": -1.0}, "lambda_u"), (MixMatch, {"alpha": -0.5}, "alpha is -0.5"),
+    (MixMatch, {"T": 0.0}, "T is 0"), (MixMatch, {"lambda_u": -1.0}, "lambda_u"),
+    (MixMatch, {"alpha": -0.5}, "alpha is -0.5"), (ReMixMatch, {"alpha": float("inf")}, "alpha is inf"),
     (ReMixMatch, {"num_strong": 0}, "num_strong is 0"), (ReMixMatch, {"lambda_r": float("nan")}, "lambda_r is nan"),
-    (FreeMatch, {"m": 1.5}, "m is 1.5"), (FreeMatch, {"max_tau": 2.0}, "max_tau is 2"), (FreeMatch, {"lambda_f": -1.0}, "lambda_f"),
+    (FreeMatch, {"m": 1.5}, "m is 1.5"), (FreeMatch, {"max_tau": 2.0}, "max_tau is 2"),
+    (FreeMatch, {"lambda_f": -1.0}, "lambda_f"),
     (FreeMatch, {"passes": "splitt"}, "did you mean 'split'")])
 def test_arguments_out_of_range_are_refused(kind, arguments, message):
     with pytest.raises(InputError, match=message):

@@ -1,22 +1,25 @@
-"""ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation Anchoring (Berthelot et al., ICLR 2020,
-arXiv 1911.09785).
+"""ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation Anchoring (Berthelot et al.,
+ICLR 2020, arXiv 1911.09785).
 
-MixMatch with three additions: the classes of the targets are brought into line with those of the labels (distribution alignment), a weak
-view labels several strong ones (augmentation anchoring), and the network tells by how much an image was turned.
+MixMatch with three additions: the targets' class shares are aligned with the labels' (distribution alignment), a weak
+view labels several strong ones (augmentation anchoring), and the network predicts how far an image was turned.
 
-    q    = sharpen(N(p(a(u)) (p_data + 1e-6) / (p_model + 1e-6)), T),  N normalises; p_model the mean of the last 128 batch means of
-           p(a(u)), at first 1/C; p_data the labelled batches' class shares, an average of decay .999 from 1/C
+    q    = sharpen(N(p(a(u)) (p_data + 1e-6) / (p_model + 1e-6)), T),  N normalises; p_model the mean of the last 128
+           batch means of p(a(u)), p_data a running mean of the labelled batches' class shares, both 1/C at the start
     rows = x, a(u), S_1(u) .. S_V(u) with targets y, q .. q, mixed as in MixMatch
-    L    = mean H(y', p(x')) + lambda_u w mean H(q', p(u')) + lambda_s w mean H(q, p(S_1)) + lambda_r mean H(r, p_rot(R(S_1)))
+    L    = mean H(y', p(x')) + lambda_u w mean H(q', p(u')) + lambda_s w mean H(q, p(S_1))
+           + lambda_r mean H(r, p_rot(R(S_1)))
 
-w = min(1, 64 k/K); S_1 is not mixed in the last two; R turns each image by r quarters of a circle, a quarter of the batch by each.
+w = min(1, 64 k/K); S_1 is not mixed in the last two; R turns an image by r quarters, a quarter of the batch by each r.
 
 Differs from the paper:
-1. Strong views are RandAugment's, not CTAugment's; there are 2 by default, the paper's code has 8, TorchSSL and USB 2.
-2. One forward for the mixed rows, one for S_1 and the turned ones, each normalised by its own; the running statistics follow the weak
-   views, as in MixMatch here.
-3. FixMatch's protocol; mu as for the other methods by default, in the paper 1 (--mu 1).
-4. p_data is estimated from the labelled batches, as in its code; where labels are drawn evenly over the classes it stays near 1/C.
+1. Strong views are RandAugment's, not CTAugment's. There are 2 by default; the paper's code has 8, TorchSSL and USB 2.
+2. The mixed rows run in one forward, S_1 and the turned images in another, each normalised by its own rows. The
+   running statistics follow the weak views, as in MixMatch here.
+3. FixMatch's protocol. mu is by default that of the other methods; in the paper it is 1 (--mu 1).
+4. p_data is estimated from the labelled batches, as in its code. With labels drawn evenly it stays near 1/C.
+5. The decay of p_data follows the run's length as the EMA does, min(.999, 1 - 10/K); at the paper's K it is its code's
+   .999, with which p_data would still be half 1/C after 693 steps.
 """
 from typing import Annotated
 
@@ -24,13 +27,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.errors import not_negative, require
+from sslkit.errors import not_negative, positive, require
 from sslkit.methods.base import Method
 from sslkit.methods.ops import mixup, mixup_draws, sharpen
 from sslkit.networks import Nets
 from sslkit.records import Batch, Spec, Step
 
-QUEUE, DECAY = 128, 0.999
+QUEUE = 128
 
 
 def turned(images: Tensor, quarters: Tensor) -> Tensor:
@@ -43,23 +46,22 @@ class ReMixMatch(Method):
     """MixMatch with aligned class shares, several strong views of one target, and turned images."""
 
     def __init__(self,
-                 T: Annotated[float, "temperature of the sharpening, smaller is sharper (default and paper: 0.5)"] = 0.5,
+                 T: Annotated[float, "sharpening temperature, smaller is sharper (default and paper: 0.5)"] = 0.5,
                  lambda_u: Annotated[float, "weight of the mixed unlabelled loss (default and paper: 1.5)"] = 1.5,
-                 lambda_s: Annotated[float, "weight of the loss of the first strong view, not mixed (default and paper: 0.5)"] = 0.5,
+                 lambda_s: Annotated[float, "weight of the unmixed strong view's loss (default and paper: 0.5)"] = 0.5,
                  lambda_r: Annotated[float, "weight of the rotation loss (default and paper: 0.5)"] = 0.5,
-                 alpha: Annotated[float, "of Beta(alpha, alpha), from which the shares of a mixture are drawn (default and paper: 0.75)"]
-                 = 0.75,
+                 alpha: Annotated[float, "mixing shares follow Beta(alpha, alpha) (default and paper: 0.75)"] = 0.75,
                  num_strong: Annotated[int, "strong views V of an image (default: 2; paper: 8)"] = 2):
         super().__init__()
         not_negative(lambda_u=lambda_u, lambda_s=lambda_s, lambda_r=lambda_r)
-        for name, value in (("T", T), ("alpha", alpha)):
-            require(0 < value < float("inf"), f"{name} is {value:g}, it must be a finite number above 0")
+        positive(T=T, alpha=alpha)
         require(num_strong >= 1, f"num_strong is {num_strong}, it must be at least 1")
         self.T, self.lambda_u, self.lambda_s, self.lambda_r, self.alpha = T, lambda_u, lambda_s, lambda_r, alpha
         self.num_strong, self.views = num_strong, ("weak", *("strong",) * num_strong)
 
     def setup(self, spec: Spec) -> dict[str, nn.Module]:
         """The last batch means, the labelled shares; and the rotation head."""
+        self.decay = max(0.0, min(0.999, 1 - 10 / spec.steps))
         self.register_buffer("queue", torch.full((QUEUE, spec.num_classes), 1 / spec.num_classes))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
         self.register_buffer("p_data", torch.full((spec.num_classes,), 1 / spec.num_classes))
@@ -86,7 +88,7 @@ class ReMixMatch(Method):
         if self.training:
             self.queue.index_copy_(0, (self.pushed % QUEUE).view(1), p.mean(0, keepdim=True))
             self.pushed.add_(1)
-            self.p_data.lerp_(y.mean(0), 1 - DECAY)
+            self.p_data.lerp_(y.mean(0), 1 - self.decay)
         ramp = (64 * progress).clamp(max=1)
         return Step(l_s + ramp * (self.lambda_u * l_u + self.lambda_s * l_1) + self.lambda_r * l_rot,
                     {"sup": l_s.detach(), "unsup": l_u.detach(), "anchor": l_1.detach(), "rot": l_rot.detach()},
