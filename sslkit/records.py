@@ -31,7 +31,7 @@ class Step(NamedTuple):
     """What every method returns and every plot can rely on."""
     loss: Tensor                  # ()
     terms: dict[str, Tensor]      # detached scalars, with the same keys at every step: sup, unsup ...
-    q: Tensor | None = None       # (mu*B, C) target before hardening; its argmax is the pseudo-label
+    q: Tensor | None = None       # (mu*B, C) target before hardening; its argmax is the pseudo-label (zeros: none)
     mask: Tensor | None = None    # (mu*B,)   weight of each pseudo-label, 0 to 1 (0: not used)
 
 

@@ -358,8 +358,8 @@ def simmatch_targets(p_w, z_w, bank, bank_labels, t, alpha):
     return {"q_w": q_w, "q_hat": q_hat, "q_agg": q_agg, "p_hat": p_hat}
 
 
-def simmatch_loss(logits_x, y, logits_w, logits_s, z_w, z_s, bank, bank_labels, queue, tau, alpha, t, lambda_u, lambda_in,
-                  queue_size, warm, use_p_hat=True, use_q_hat=True):
+def simmatch_loss(logits_x, y, logits_w, logits_s, z_w, z_s, bank, bank_labels, queue, tau, alpha, t, lambda_u,
+                  lambda_in, queue_size, warm, use_p_hat=True, use_q_hat=True):
     """L = L_s + lambda_u L_u + lambda_in L_in. [methods.md, "SimMatch" 1 to 7]
 
     L_u = mean 1[max p_hat >= tau] H(p_hat, p_s), soft p_hat; L_in = mean H(q_hat, q_s), no mask; both means over ALL

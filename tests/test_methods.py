@@ -18,26 +18,28 @@ from sslkit.errors import InputError
 from sslkit.networks.network import build
 from sslkit.networks.pair import Nets
 from sslkit.records import Batch, Out, Spec
+from sslkit.training.loop import means, tally
 
 B, MU, C = 6, 3, 5
 # a value of each hyper-parameter that must change the loss of some batch
 OTHER = {"tau": 0.3, "lambda_u": 3.0, "passes": "joint", "lambda_in": 3.0, "alpha": 0.5, "t": 0.4, "memory": "teacher",
-         "bank_momentum": 0.2, "da_length": 1, "p_hat": False, "q_hat": False, "legacy_bank_norm": True, "loss": "sce", "a": 3.0, "b": 3.0,
-         "T": 1.0, "lambda_s": 3.0, "lambda_r": 3.0, "lambda_f": 3.0, "num_strong": 3, "m": 0.2, "max_tau": 0.0}
+         "bank_momentum": 0.2, "da_length": 1, "p_hat": False, "q_hat": False, "legacy_bank_norm": True,
+         "loss": "sce", "a": 3.0, "b": 3.0, "T": 1.0, "lambda_s": 3.0, "lambda_r": 3.0, "lambda_f": 3.0,
+         "num_strong": 3, "m": 0.2, "max_tau": 0.0}
 # what else must be set for it to matter
 WITH = {"a": {"loss": "sce"}, "b": {"loss": "sce"}, "max_tau": {"m": 0.2}}
 # arguments besides the default under which a method must keep the contract too
 ALSO = {"SimMatch": ({"memory": "teacher"}, {"memory": "eman"}), "KDFixMatch": ({"loss": "sce"},)}
 
 
-TOLD = torch.where(torch.arange(40) % 2 == 0, torch.arange(40) % C, -1)            # a labeler's labels of half the unlabelled rows
+PSEUDO = torch.where(torch.arange(40) % 2 == 0, torch.arange(40) % C, -1)     # a labeler's labels of half the rows
 
 
 def make(kind, **arguments):
     method = kind(**arguments)
     net = build("small", C, 1)
     torch.manual_seed(0)
-    net.heads.update(method.setup(Spec(C, net.feat_dim, torch.arange(10) % C, 40, B, MU, 100, TOLD)))
+    net.heads.update(method.setup(Spec(C, net.feat_dim, torch.arange(10) % C, 40, B, MU, 100, PSEUDO)))
     return method.train(), Nets(net, bn_momentum=0.1)
 
 
@@ -67,7 +69,8 @@ def confident(nets):
 
 
 half = torch.tensor(0.5)
-KINDS = [functools.partial(kind, **arguments) for kind in methods.ALL for arguments in ({}, *ALSO.get(kind.__name__, ()))]
+KINDS = [functools.partial(kind, **arguments) for kind in methods.ALL
+         for arguments in ({}, *ALSO.get(kind.__name__, ()))]
 name_of = lambda kind: "-".join((kind.func.__name__, *map(str, kind.keywords.values())))                   # noqa: E731
 every = pytest.mark.parametrize("kind", KINDS, ids=name_of)
 with_unlabeled = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.func.views], ids=name_of)
@@ -81,21 +84,25 @@ def test_loss_is_finite_and_its_record_complete(kind):
     assert all(not t.requires_grad and t.shape == () for t in step.terms.values())
     if method.views:
         assert step.q.shape == (MU * B, C) and step.mask.shape == (MU * B,) and not step.q.requires_grad
-        assert torch.allclose(step.q.sum(1), torch.ones(MU * B), atol=1e-5) and 0 <= step.mask.min() <= step.mask.max() <= 1
+        guessed = step.q.any(1)                                                         # a row of zeros is no guess
+        assert torch.allclose(step.q.sum(1), guessed.float(), atol=1e-5) and not step.mask[~guessed].any()
+        assert guessed.all() or kind.func is methods.FixedLabels
+        assert 0 <= step.mask.min() <= step.mask.max() <= 1
     again = method.loss(nets, a_batch(method, 1), half)
     assert again.terms.keys() == step.terms.keys()
 
 
 @with_unlabeled
 def test_unlabeled_term_has_a_gradient_through_the_strong_view_and_none_through_the_targets(kind):
-    zero = {"tau": 0.0} if "tau" in inspect.signature(kind.func).parameters else {}      # keep all, or banks of random networks keep none
+    # keep all rows: of random networks with a bank nothing would be kept
+    zero = {"tau": 0.0} if "tau" in inspect.signature(kind.func).parameters else {}
     method, nets = make(kind, **zero)
     warm(method, confident(nets))
     batch = a_batch(method)
     batch = batch._replace(u=tuple(u.requires_grad_() for u in batch.u))
     step = method.loss(nets, batch, half)
     assert step.terms["unsup"] > 0 and step.mask.sum() > 0
-    assert all(step.terms[name] > 0 for name in step.terms.keys() - {"told", "fair"})
+    assert all(step.terms[name] > 0 for name in step.terms.keys() - {"from_outer", "fair"})
     for name, gradient in zip(method.views, torch.autograd.grad(step.loss, batch.u, allow_unused=True)):
         if name == "strong" or kind.func in MIXING:
             assert gradient.abs().sum() > 0
@@ -108,7 +115,7 @@ MIXING = (methods.MixMatch, methods.ReMixMatch)      # every view is in what the
 
 @pytest.mark.parametrize("kind", MIXING)
 def test_targets_of_mixed_rows_carry_no_gradient(kind):
-    """Where nothing is mixed in, the weak views' targets have no gradient left to give: all of it comes through the mixed rows."""
+    """Each row is mixed with itself, so that the weak views' gradient comes through the mixed rows alone."""
     method, nets = make(kind)
     confident(nets)
     batch = a_batch(method)
@@ -238,11 +245,13 @@ def test_supervised_agrees_with_the_reference():
     rng = np.random.default_rng(0)
     x, y = rng.normal(0, 3, (5, 7)), rng.integers(0, 7, 5)
     batch = Batch(torch.arange(5)[:, None], torch.tensor(y), (), torch.arange(5), torch.empty(0), {})
-    assert methods.Supervised().loss(Fixed(x), batch, half).loss.item() == pytest.approx(references.supervised_loss(x, y), abs=1e-6)
+    step = methods.Supervised().loss(Fixed(x), batch, half)
+    assert step.loss.item() == pytest.approx(references.supervised_loss(x, y), abs=1e-6)
 
 
-@pytest.mark.parametrize("arguments, message", [({"tau": 1.2}, "tau is 1.2"), ({"tau": -0.1}, "tau"), ({"tau": float("nan")}, "tau"),
-                                                ({"lambda_u": -1.0}, "lambda_u is -1"), ({"passes": "splitt"}, "did you mean 'split'")])
+@pytest.mark.parametrize("arguments, message", [
+    ({"tau": 1.2}, "tau is 1.2"), ({"tau": -0.1}, "tau"), ({"tau": float("nan")}, "tau"),
+    ({"lambda_u": -1.0}, "lambda_u is -1"), ({"passes": "splitt"}, "did you mean 'split'")])
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         methods.FixMatch(**arguments)
@@ -260,13 +269,14 @@ def test_kd_fixmatch_agrees_with_the_reference(seed, loss):
     method.setup(Spec(7, 64, torch.tensor(y), 40, n_x, 3, 10, torch.tensor(trusted)))
     nets = Fixed(x, w, s)
     view = lambda k, n: (1000 * k + torch.arange(n))[:, None]                # noqa: E731
-    batch = Batch(view(0, n_x), torch.tensor(y), (view(1, n_u), view(2, n_u)), torch.arange(n_x), torch.tensor(rows), {})
+    batch = Batch(view(0, n_x), torch.tensor(y), (view(1, n_u), view(2, n_u)), torch.arange(n_x), torch.tensor(rows),
+                  {})
     step = method.loss(nets, batch, half)
     expected = references.kd_inner_loss(x, y, w, s, trusted[rows], tau, lambda_u, loss, a, b)
     assert step.loss.item() == pytest.approx(expected["loss"], abs=1e-6)
     assert step.terms["sup"].item() == pytest.approx(expected["l_s"], abs=1e-6)
     assert step.terms["unsup"].item() == pytest.approx(expected["l_u"], abs=1e-6)
-    assert step.terms["told"].item() == pytest.approx((expected["source"] == 2).mean(), abs=1e-6)
+    assert step.terms["from_outer"].item() == pytest.approx((expected["source"] == 2).mean(), abs=1e-6)
     kept = expected["mask"] > 0
     assert np.array_equal(step.mask.numpy(), expected["mask"])
     assert np.array_equal(step.q.argmax(1).numpy()[kept], expected["target"][kept])
@@ -284,17 +294,18 @@ def test_kd_fixmatch_without_a_trusted_row_is_fixmatch_to_the_bit(digits, tmp_pa
     plain = fit(methods.FixMatch(tau=0.3), digits, config, machine, out=tmp_path / "plain")
     for data in (digits, nobody):
         inner = fit(methods.KDFixMatch(tau=0.3), data, config, machine, out=tmp_path / f"inner-{data.hash}")
-        ours = [{k: v for k, v in m.items() if k not in ("seconds", "told")} for m in inner.metrics]
-        assert ours == [{k: v for k, v in m.items() if k != "seconds"} for m in plain.metrics] and plain.metrics[-1]["mask_rate"] > 0.1
+        ours = [{k: v for k, v in m.items() if k not in ("seconds", "from_outer")} for m in inner.metrics]
+        assert ours == [{k: v for k, v in m.items() if k != "seconds"} for m in plain.metrics]
+        assert plain.metrics[-1]["mask_rate"] > 0.1
         assert all(torch.equal(v, inner.checkpoint()["student"][k]) for k, v in plain.checkpoint()["student"].items())
 
 
 def test_pseudo_labels_are_part_of_the_data(digits):
     from sslkit.records import PseudoLabels
     labels = torch.full((1397,), -1)
-    told = digits.told(PseudoLabels(labels, torch.zeros(1397), {}, "nobody"))
+    empty = digits.told(PseudoLabels(labels, torch.zeros(1397), {}, "nobody"))
     other = digits.told(PseudoLabels(labels.index_fill(0, torch.tensor([5]), 3), torch.zeros(1397), {}, "one"))
-    assert len({digits.hash, told.hash, other.hash}) == 3 and other.to("cpu").pseudo[5] == 3
+    assert len({digits.hash, empty.hash, other.hash}) == 3 and other.to("cpu").pseudo[5] == 3
     with pytest.raises(InputError, match="3 pseudo-labels do not fit 1397 training images"):
         digits.told(PseudoLabels(torch.zeros(3, dtype=torch.int64), torch.zeros(3), {}, "short"))
     with pytest.raises(InputError, match="a pseudo-label is 10"):
@@ -306,6 +317,27 @@ def test_pseudo_labels_are_part_of_the_data(digits):
 def test_kd_fixmatch_refuses_what_is_out_of_range(arguments, message):
     with pytest.raises(InputError, match=message):
         methods.KDFixMatch(**arguments)
+
+
+def test_a_row_without_a_label_is_no_guess():
+    """Half the rows have a label, class 1; every true label is 0. A row without one must not count as a guess "0"."""
+    method, nets = make(methods.FixedLabels)
+    method.pseudo.copy_(torch.where(PSEUDO >= 0, 1, -1))
+    batch = a_batch(method)
+
+    def figures():
+        step = method.loss(nets, batch, half)
+        sums = tally(step, torch.zeros(MU * B, dtype=torch.int64))
+        return step.q, means({name: value.item() for name, value in sums.items()})
+
+    labelled = method.pseudo[batch.j] >= 0
+    q, metrics = figures()
+    assert (q.argmax(1)[labelled] == 1).all() and not q[~labelled].any() and 0 < labelled.sum() < len(q)
+    assert metrics["pseudo_label_acc_all"] == metrics["pseudo_label_acc"] == 0
+    assert metrics["mask_rate"] == labelled.float().mean().item()
+    method.pseudo.fill_(-1)
+    _, metrics = figures()
+    assert metrics["pseudo_label_acc_all"] is metrics["pseudo_label_acc"] is None and metrics["mask_rate"] == 0
 
 
 # ---- Method.code, a digest of the source that makes a method
@@ -330,7 +362,8 @@ def test_code_is_that_of_the_file_as_it_was_imported(tmp_path, monkeypatch):
     assert re.fullmatch("[0-9a-f]{16}", code) and before.Other.code == code
     path.write_text(MINE.format(2) + "class Other(Mine):\n    views = ()\n")
     assert before.Mine.code == code
-    assert type("Late", (before.Mine,), {"__module__": "one_method"}).code != code, "a class that the edited file makes is another one"
+    late = type("Late", (before.Mine,), {"__module__": "one_method"})
+    assert late.code != code, "a class that the edited file makes is another one"
     assert imported(path, monkeypatch).Mine.code != code
     path.write_text(MINE.format(1) + "class Other(Mine):\n    views = ()\n")
     assert imported(path, monkeypatch).Mine.code == code
@@ -362,18 +395,19 @@ def test_code_counts_the_files_of_parents_too(tmp_path, monkeypatch):
     ("views = ()\ndef loss(self, nets, batch, progress): return F.cross_entropy(nets, batch)", False)])
 def test_code_of_a_class_without_a_file_is_that_of_its_functions(body, same):
     def made(body):
-        space = {"__name__": "__nowhere__", "Method": methods.Method}
+        space = {"__name__": "__nowhere__", "Method": methods.Method, "torch": torch}
         exec("class Mine(Method):\n" + textwrap.indent(body, "    "), space)
         return space["Mine"].code
 
     first = "def loss(self, nets, batch, progress): return F.cross_entropy(nets, batch)"
     assert (made(first) == made(body)) is same
-    assert made(f"@property\n{first}") != made("@property\n" + first.replace("cross", "binary_cross"))
+    for decorator in ("@property", "@staticmethod", "@torch.no_grad()"):
+        assert made(f"{decorator}\n{first}") != made(f"{decorator}\n" + first.replace("cross", "binary_cross"))
 
 
 def test_code_of_a_class_without_a_file_is_the_same_in_every_process():
     made = ("from sslkit import FixMatch\nclass Mine(FixMatch):\n    def loss(self, nets, batch, progress):\n"
             "        return [lambda: k in {'sup', 'unsup', 'fair', 'inst'} for k in batch]\nprint(Mine.code)")
-    codes = {subprocess.run([sys.executable, "-c", made], env=os.environ | {"PYTHONHASHSEED": seed}, text=True, capture_output=True,
-                            check=True).stdout for seed in "12"}
+    codes = {subprocess.run([sys.executable, "-c", made], env=os.environ | {"PYTHONHASHSEED": seed}, text=True,
+                            capture_output=True, check=True).stdout for seed in "12"}
     assert len(codes) == 1 and len(codes.pop().strip()) == 16

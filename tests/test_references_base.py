@@ -92,7 +92,8 @@ def test_mixmatch_mix_order():
     close(rows, [[1.5], [1.75], [2.75], [4], [5]])
 
 
-# Two labelled rows: H((3/4, 1/4, 0), (1/2, 1/4, 1/4)) = 3/4 log 2 + 1/4 * 2 log 2 = 5/4 log 2, and log 2: mean 9/8 log 2.
+# Two labelled rows: H((3/4, 1/4, 0), (1/2, 1/4, 1/4)) = 3/4 log 2 + 1/4 * 2 log 2 = 5/4 log 2, and log 2: mean
+# 9/8 log 2.
 X_LOGITS = np.log([[1 / 2, 1 / 4, 1 / 4], [1 / 4, 1 / 4, 1 / 2]])
 Y_MIXED = [[3 / 4, 1 / 4, 0], [0, 0, 1]]
 
@@ -112,7 +113,8 @@ def test_mixmatch_loss():
 
 
 def test_remixmatch_align():
-    # The queue's mean is (1/2, 1/2), so that only p_data tilts: (3/4 + e, 1/4 + e) after N, about (9/10, 1/10) sharpened.
+    # The queue's mean is (1/2, 1/2), so that only p_data tilts: (3/4 + e, 1/4 + e) after N, about
+    # (9/10, 1/10) sharpened.
     queue = [[1 / 4, 3 / 4], [3 / 4, 1 / 4]]
     a, b = (3 / 4 + E) ** 2, (1 / 4 + E) ** 2
     close(ref.remixmatch_align([[1 / 2, 1 / 2]], [3 / 4, 1 / 4], queue), [[a / (a + b), b / (a + b)]])
@@ -120,9 +122,11 @@ def test_remixmatch_align():
     # p_data = the queue's mean: sharpen(p) exactly. Queue mean (1/4, 3/4) from (0, 1) and (1/2, 1/2).
     close(ref.remixmatch_align([[3 / 4, 1 / 4]], [1 / 4, 3 / 4], [[0, 1], [1 / 2, 1 / 2]]), [[9 / 10, 1 / 10]])
     # A class that was never predicted: (1/2 + e)/(1 + e) against (1/2 + e)/e, that is e : 1 + e; T = 1/2 squares them.
-    close(ref.remixmatch_align([[1 / 2, 1 / 2]], [1 / 2, 1 / 2], [[1, 0]], T=1.0), [[E / (1 + 2 * E), (1 + E) / (1 + 2 * E)]])
+    aligned = ref.remixmatch_align([[1 / 2, 1 / 2]], [1 / 2, 1 / 2], [[1, 0]], T=1.0)
+    close(aligned, [[E / (1 + 2 * E), (1 + E) / (1 + 2 * E)]])
     total = E**2 + (1 + E) ** 2
-    close(ref.remixmatch_align([[1 / 2, 1 / 2]], [1 / 2, 1 / 2], [[1, 0]]), [[E**2 / total, (1 + E) ** 2 / total]], atol=1e-15)
+    aligned = ref.remixmatch_align([[1 / 2, 1 / 2]], [1 / 2, 1 / 2], [[1, 0]])
+    close(aligned, [[E**2 / total, (1 + E) ** 2 / total]], atol=1e-15)
     # N comes row by row, before sharpening: with T = 1, p = (.2, .8), p_data uniform, queue (1/4, 3/4): .2/.25 = .8 and
     # .8/.75 = 16/15: (12, 16)/15 -> (3/7, 4/7), up to e.
     out = ref.remixmatch_align([[0.2, 0.8], [0.5, 0.5]], [1 / 2, 1 / 2], [[1 / 4, 3 / 4]], T=1.0)
@@ -230,7 +234,7 @@ def test_freematch_fair_grad_by_hand():
 
 
 def test_freematch_fair_grad_holds_hbar():
-    # A row on the tie (1/2, 1/2), class 0: a step would flip its argmax, and L_f would jump. With hbar = (1/2, 1/2) held:
+    # A row on the tie (1/2, 1/2), class 0: a step would flip its argmax, and L_f would jump. With hbar = (1/2, 1/2):
     # pbar = (3/8, 5/8), r = (3/4, 5/4); dL/dr = (2/3 * 4/3 - 1/2, 1/3 * 4/5 - 1/2) = (7/18, -7/30), dL/dpbar twice
     # that, (7/9, -7/15), difference 56/45. Row 0: p_0 p_1 / 2 = 1/8: 7/45. Row 1: 3/32: 7/60.
     s = [[0.0, 0.0], [0.0, LOG(3)]]
@@ -239,7 +243,7 @@ def test_freematch_fair_grad_holds_hbar():
 
 
 def test_freematch_fair_grad_formula():
-    # dL/dpbar_j = a_j/pbar_j - A/(hbar_j sum r) on the classes with hbar_j > 0 (A their sum of weights; 1e-12 neglected),
+    # dL/dpbar_j = a_j/pbar_j - A/(hbar_j sum r) on the classes with hbar_j > 0 (A their sum of weights; without 1e-12),
     # 0 on the others; dpbar_j/dz_ic = p_ij (1[j = c] - p_ic) / kept.
     rng = np.random.default_rng(0)
     s = rng.normal(size=(5, 4))
@@ -262,8 +266,8 @@ def test_freematch_fair_grad_formula():
 
 
 # m = 1/2 from 1/2: mean max = (.9 + .8 + .7 + .6)/4 = .75: tau .625; mean p = (.65, .35): p_tilde (.575, .425);
-# argmax shares (3/4, 1/4): hist (.625, .375). Class 1's threshold: .625 * .425/.575 = .462. Row 3 (.6) is dropped, which
-# the tau before the update (.5) would keep.
+# argmax shares (3/4, 1/4): hist (.625, .375). Class 1's threshold: .625 * .425/.575 = .462. Row 3 (.6) is dropped,
+# which the tau before the update (.5) would keep.
 W = np.log([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
 S = np.log([[3 / 4, 1 / 4], [1 / 4, 3 / 4], [1 / 4, 3 / 4], [1 / 2, 1 / 2]])
 # Labelled: 1/2 and 1/4 on the label: (log 2 + 2 log 2)/2 = 1.5 log 2.

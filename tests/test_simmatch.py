@@ -1,4 +1,5 @@
-"""SimMatch: its references against numbers worked out by hand, the method against the references, its bank and its refusals."""
+"""SimMatch: its references against numbers worked out by hand, the method against the references, its bank, what it
+refuses."""
 import math
 
 import numpy as np
@@ -96,8 +97,8 @@ Z_S = Z[[1, 2, 0]]
 
 
 def loss(warm=True, tau=.6, **options):
-    return ref.simmatch_loss(np.zeros((2, 2)), [0, 1], np.log(P) + 5, LOGITS_S, Z, Z_S, BANK, LABELS, [[1/4, 3/4]], tau, .5,
-                         1.0, 2.0, 3.0, 2, warm, **options)
+    return ref.simmatch_loss(np.zeros((2, 2)), [0, 1], np.log(P) + 5, LOGITS_S, Z, Z_S, BANK, LABELS, [[1/4, 3/4]],
+                             tau, .5, 1.0, 2.0, 3.0, 2, warm, **options)
 
 
 def test_simmatch_loss_by_hand():
@@ -156,7 +157,7 @@ def test_simmatch_writes_by_hand():
         close(ref.simmatch_write(B3, np.array([True, False, False]), ROWS[order], Z3[order])[0][0],
               [.85 / math.sqrt(.745), .15 / math.sqrt(.745)])
         close(ref.simmatch_write_legacy(B3, ROWS[order], Z3[order])[0], [.85 / n0, .15 / n1])
-    # methods.md: legacy rows come out with (root mean square) norm sqrt(D/b): each of D columns has unit norm over b rows
+    # methods.md: legacy rows come out with root mean square norm sqrt(D/b): each of D columns has unit norm over b rows
     rng = np.random.default_rng(0)
     block = ref.simmatch_write_legacy(rng.normal(size=(64, 128)), np.arange(64), rng.normal(size=(64, 128)))
     close((block * block).sum() / 64, 128 / 64)
@@ -167,7 +168,7 @@ def test_simmatch_writes_by_hand():
 # The method against the references, in double precision.
 
 class Given:
-    """Nets whose logits and embeddings are given: a view is a column of row numbers, offset by 1000 for each pair of tables."""
+    """Nets with given logits and embeddings. A view is a column of row numbers, plus 1000 for each pair of tables."""
 
     def __init__(self, *tables):
         self.tables = [tuple(torch.tensor(x, requires_grad=True) for x in pair) for pair in tables]
@@ -177,7 +178,8 @@ class Given:
         self.calls.append((len(views), teacher, grad, bn))
         outs = []
         for view in views:
-            logits, emb = (table[view[:, 0].long() % 1000] for table in self.tables[int(view[0, 0]) // 1000 + 10 * teacher])
+            pair = self.tables[int(view[0, 0]) // 1000 + 10 * teacher]
+            logits, emb = (table[view[:, 0].long() % 1000] for table in pair)
             outs.append(Out(logits if grad else logits.detach(), logits, {"emb": emb if grad else emb.detach()}))
         return tuple(outs)
 
@@ -201,7 +203,7 @@ def a_method(y, **arguments):
 
 
 def follow(method, seed, steps, near=0.0):
-    """Several steps of method and reference side by side, each with its own bank and queue, compared after every one."""
+    """Several steps of method and reference side by side, each with its own bank and queue, compared each step."""
     rng = np.random.default_rng(seed)
     y, a = method.y.numpy(), method.arguments
     bank, written, queue, every = method.bank.numpy().copy(), np.zeros(len(y), bool), [], []
@@ -213,12 +215,14 @@ def follow(method, seed, steps, near=0.0):
             emb[:] = units(emb) + near * bank[rng.integers(0, len(y), N_U)]          # near: not all cosines about 0
         i = rng.integers(0, len(y), N_X)                                             # with replacement: rows repeat
         nets = Given(*tables, *[tables[0]] * 7, *teacher)
-        batch = Batch(view(0, N_X), torch.tensor(y[i]), (view(1, N_U), view(2, N_U)), torch.tensor(i), torch.arange(N_U), {})
+        batch = Batch(view(0, N_X), torch.tensor(y[i]), (view(1, N_U), view(2, N_U)), torch.tensor(i),
+                      torch.arange(N_U), {})
         step = method.loss(nets, batch, half)
         (logits_l, z_l), (logits_w, z_w) = (tables if a["memory"] == "temporal" else teacher)[:2]
         expected = ref.simmatch_loss(
-            tables[0][0], y[i], logits_w, tables[2][0], units(z_w), units(tables[2][1]), bank, y, queue, a["tau"], a["alpha"], a["t"],
-            a["lambda_u"], a["lambda_in"], a["da_length"], bool(written.all()), a["p_hat"], a["q_hat"])
+            tables[0][0], y[i], logits_w, tables[2][0], units(z_w), units(tables[2][1]), bank, y, queue, a["tau"],
+            a["alpha"], a["t"], a["lambda_u"], a["lambda_in"], a["da_length"], bool(written.all()), a["p_hat"],
+            a["q_hat"])
         queue = expected["queue"]
         assert step.loss.item() == pytest.approx(expected["loss"], abs=1e-6)
         for name, theirs in (("sup", "l_s"), ("unsup", "l_u"), ("inst", "l_in")):
@@ -226,9 +230,10 @@ def follow(method, seed, steps, near=0.0):
         close_to(step.q.numpy(), expected["p_hat"])
         assert np.array_equal(step.mask.numpy(), expected["mask"])
         if a["legacy_bank_norm"]:
-            for row in set(i[~written[i]]):                        # the first write: blended with itself, so that it replaces the row
+            for row in set(i[~written[i]]):                      # the first write replaces a row: blend it with itself
                 bank[row] = units(z_l)[i == row].mean(0)
-            bank = ref.simmatch_write_legacy(bank, i, units(z_l), a["bank_momentum"] if a["memory"] == "temporal" else 0.0)
+            momentum = a["bank_momentum"] if a["memory"] == "temporal" else 0.0
+            bank = ref.simmatch_write_legacy(bank, i, units(z_l), momentum)
             written[i] = True
         elif a["memory"] == "temporal":
             bank, written = ref.simmatch_write(bank, written, i, units(z_l), a["bank_momentum"])
@@ -248,16 +253,17 @@ def close_to(a, b):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("arguments", [
-    {}, {"passes": "joint"}, {"p_hat": False}, {"q_hat": False}, {"memory": "teacher"}, {"memory": "eman"}, {"legacy_bank_norm": True},
-    {"legacy_bank_norm": True, "memory": "teacher"}], ids=lambda a: "-".join(map(str, a.values())) or "default")
+    {}, {"passes": "joint"}, {"p_hat": False}, {"q_hat": False}, {"memory": "teacher"}, {"memory": "eman"},
+    {"legacy_bank_norm": True}, {"legacy_bank_norm": True, "memory": "teacher"}],
+    ids=lambda a: "-".join(map(str, a.values())) or "default")
 def test_simmatch_agrees_with_the_reference(seed, arguments):
     rng = np.random.default_rng(1000 + seed)
     per_class = (1, 3, 2, 1)[seed]                                          # one label a class among them
-    method = a_method(rng.permutation(np.repeat(np.arange(CLASSES), per_class)), tau=rng.uniform(0.4, 0.9), lambda_u=rng.uniform(0.2, 3),
-                      lambda_in=rng.uniform(0.2, 3), alpha=rng.uniform(0, 1), t=rng.uniform(0.05, 0.5), da_length=3,
-                      bank_momentum=rng.uniform(0, 0.9), **arguments)
+    method = a_method(rng.permutation(np.repeat(np.arange(CLASSES), per_class)), tau=rng.uniform(0.4, 0.9),
+                      lambda_u=rng.uniform(0.2, 3), lambda_in=rng.uniform(0.2, 3), alpha=rng.uniform(0, 1),
+                      t=rng.uniform(0.05, 0.5), da_length=3, bank_momentum=rng.uniform(0, 0.9), **arguments)
     every, expected, written = follow(method, seed, steps=20, near=1.0)
-    assert written.all() and expected["l_in"] > 0                            # the warm case was among them; the first steps were cold
+    assert written.all() and expected["l_in"] > 0                   # the first steps were cold, the last ones warm
     assert sum(nets.tables[2][0].grad.abs().sum() for nets in every) > 0 and every[-1].tables[2][1].grad.abs().sum() > 0
     targets = [table for nets in every for table in nets.tables[1] + nets.tables[11]]
     assert all(table.grad is None or table.grad.abs().sum() == 0 for table in targets)
@@ -278,7 +284,8 @@ def test_a_pseudo_label_as_sure_as_tau_is_kept():
     method = a_method(np.arange(CLASSES)).eval()
     rng = np.random.default_rng(0)
     tables = [(rng.normal(0, 3, (n, CLASSES)), units(rng.normal(size=(n, DIM)))) for n in (N_X, N_U, N_U)]
-    batch = Batch(view(0, N_X), torch.zeros(N_X, dtype=torch.int64), (view(1, N_U), view(2, N_U)), torch.zeros(N_X), torch.arange(N_U), {})
+    batch = Batch(view(0, N_X), torch.zeros(N_X, dtype=torch.int64), (view(1, N_U), view(2, N_U)), torch.zeros(N_X),
+                  torch.arange(N_U), {})
     method.tau = method.loss(Given(*tables), batch, half).q.max().item()
     assert method.loss(Given(*tables), batch, half).mask.sum() == 1
     method.tau = np.nextafter(method.tau, 2)
@@ -370,9 +377,10 @@ def test_alignment_evens_out_skewed_predictions_and_forgets():
 # What is refused
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"alpha": 1.2}, "alpha is 1.2"), ({"alpha": -0.1}, "alpha"), ({"alpha": float("nan")}, "alpha"), ({"t": 0.0}, "t is 0"),
-    ({"t": -1.0}, "t is -1"), ({"t": float("inf")}, "t is inf"), ({"t": float("nan")}, "t is nan"), ({"tau": 2.0}, "tau is 2"),
-    ({"lambda_in": -1.0}, "lambda_in is -1"), ({"bank_momentum": 1.5}, "bank_momentum is 1.5"), ({"da_length": 0}, "da_length is 0"),
+    ({"alpha": 1.2}, "alpha is 1.2"), ({"alpha": -0.1}, "alpha"), ({"alpha": float("nan")}, "alpha"),
+    ({"t": 0.0}, "t is 0"), ({"t": -1.0}, "t is -1"), ({"t": float("inf")}, "t is inf"),
+    ({"t": float("nan")}, "t is nan"), ({"tau": 2.0}, "tau is 2"), ({"lambda_in": -1.0}, "lambda_in is -1"),
+    ({"bank_momentum": 1.5}, "bank_momentum is 1.5"), ({"da_length": 0}, "da_length is 0"),
     ({"memory": "teacherr"}, "did you mean 'teacher'"), ({"passes": "splitt"}, "did you mean 'split'")])
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):

@@ -1,7 +1,7 @@
-"""The methods, one paper a file. A new one is a file and its class in ALL."""
+"""The methods, one paper a file. A new method is a file and its class in ALL."""
 from sslkit.errors import choose
 from sslkit.methods.base import Method
-from sslkit.methods.fixed_labels import HDL
+from sslkit.methods.fixed_labels import FixedLabels
 from sslkit.methods.fixmatch import FixMatch
 from sslkit.methods.freematch import FreeMatch
 from sslkit.methods.kd_fixmatch import KDFixMatch
@@ -10,12 +10,13 @@ from sslkit.methods.remixmatch import ReMixMatch
 from sslkit.methods.simmatch import SimMatch, aggregate, unfold
 from sslkit.methods.supervised import Supervised
 
-__all__ = ["ALL", "BY_NAME", "FixMatch", "FreeMatch", "HDL", "KDFixMatch", "Method", "MixMatch", "ReMixMatch", "SimMatch", "Supervised",
-           "aggregate", "method_class", "unfold"]
-ALL: tuple[type[Method], ...] = (Supervised, MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch, KDFixMatch, HDL)
+__all__ = ["ALL", "BY_NAME", "FixMatch", "FixedLabels", "FreeMatch", "KDFixMatch", "Method", "MixMatch", "ReMixMatch",
+           "SimMatch", "Supervised", "aggregate", "method_class", "unfold"]
+ALL: tuple[type[Method], ...] = (
+    Supervised, MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch, KDFixMatch, FixedLabels)
 BY_NAME = {method.__name__.lower(): method for method in ALL}
 
 
 def method_class(name: str) -> type[Method]:
-    """The class called `name` in lower case; InputError with the nearest name where there is none."""
+    """The class called `name`, in lower case. InputError with the nearest name where there is none."""
     return BY_NAME[choose("method", name, BY_NAME)]

@@ -1,43 +1,52 @@
-"""What a method is: a loss on one batch, and the state it keeps in buffers. The loop knows nothing else of it."""
-import hashlib
+"""What a method is: a loss on one batch, and the state it keeps in buffers. The loop knows nothing else about it."""
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import CodeType
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from sslkit.errors import choose
+from sslkit.files import digest, digest_files
 from sslkit.networks import Nets
-from sslkit.records import Batch, Spec, Step
+from sslkit.records import Batch, Out, Spec, Step
+
+Passes = Annotated[Literal["split", "joint"], "weak views in a forward of their own, without gradient, or all views in "
+                   "one (default: split; paper: joint)"]
 
 
 class Method(nn.Module):
-    """Hyper-parameters in __init__ (each kept under its own name), the paper in loss(), all state in buffers that setup() makes.
+    """Hyper-parameters in __init__ (each kept under its own name), the paper in loss(), all state in buffers.
 
-    loss() is a pure function of (nets, batch, progress, buffers): no generator, no branch on a tensor, no .item(), no shape that
-    depends on the data. Losses, similarities and targets are float32. Targets carry no gradient.
+    loss() is a pure function of (nets, batch, progress, buffers): no generator, no branch on a tensor, no .item(), no
+    shape that depends on the data. Losses, similarities and targets are float32. Targets carry no gradient.
     """
     views: tuple[str, ...] = ("weak", "strong")      # of each unlabelled image, in the order of Batch.u
-    direct = True                                    # may `sslkit train` name it, or is it a stage of a recipe?
+    standalone = True                                # False for methods that only exist as a stage of a recipe
     ema_buffers = "copy"                             # the teacher's BatchNorm statistics; "average" is EMAN
-
-    sources: ClassVar[frozenset[str]]                # a digest of each source that makes the class, see source()
-    code: ClassVar[str]                              # one digest of them all, 16 hex digits
+    sources: ClassVar[frozenset[str]]                # digests of the files of the class and its parents, see source()
+    code: ClassVar[str]                              # one digest of them all, 16 hex digits: part of a run's name
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         own = (kind for kind in cls.__mro__ if kind not in Method.__mro__)
         cls.sources = frozenset().union(*(vars(kind).get("sources") or {source(kind)} for kind in own))
-        cls.code = hashlib.sha256("".join(sorted(cls.sources)).encode()).hexdigest()[:16]
+        cls.code = digest(sorted(cls.sources))
 
     def __init__(self):
         super().__init__()
 
     def setup(self, spec: Spec) -> dict[str, nn.Module]:
-        """Make every buffer; return the heads, which live in the network (Linear, Sequential ...: (n, feat_dim) -> (n, *))."""
+        """Make every buffer. Return the heads, which live in the network: modules, (n, feat_dim) -> (n, *)."""
         return {}
+
+    def pseudo_buffer(self, spec: Spec) -> None:
+        """Make the buffer `pseudo` (num_unlabeled,): the data's pseudo-labels, -1 where there is none."""
+        none = torch.full((spec.num_unlabeled,), -1)
+        self.register_buffer("pseudo", none if spec.pseudo is None else spec.pseudo.clone())
 
     def draw(self, g: torch.Generator, n_x: int, n_u: int) -> dict[str, Tensor]:
         """The method's own random numbers for a step of n_x labelled and n_u unlabelled rows, from `g` alone."""
@@ -49,26 +58,36 @@ class Method(nn.Module):
 
     @property
     def arguments(self) -> dict:
-        """The hyper-parameters by name, as __init__ was given them."""
+        """The hyper-parameters by name, as __init__ got them."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
 
+def known_passes(passes: str) -> str:
+    """`passes` if it is one of Passes, else InputError."""
+    return choose("passes", passes, ("split", "joint"))
+
+
+def forward(nets: Nets, x: Tensor, u_w: Tensor, u_s: Tensor, passes: Passes) -> tuple[Out, Out, Out]:
+    """The student's outputs for x, u_w and u_s."""
+    if passes == "joint":
+        return nets(x, u_w, u_s)
+    (weak,) = nets(u_w, grad=False)
+    labeled, strong = nets(x, u_s)
+    return labeled, weak, strong
+
+
 def source(kind: type) -> str:
-    """SHA-256 of what a class is made from: its file as it is now, or without one (notebook, `python -c`) its functions."""
-    try:
-        content = Path(sys.modules[kind.__module__].__file__).read_bytes()
-    except (KeyError, AttributeError, TypeError, OSError):
-        content = repr([(name, outline(value)) for name, value in vars(kind).items()
-                        if callable(value) or not name.startswith("__")]).encode()
-    return hashlib.sha256(content).hexdigest()
+    """Digest of a class's file, read now. A class without a file (notebook, `python -c`): of its functions."""
+    path = Path(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
+    if path.is_file():
+        return digest_files([path])
+    return digest([(name, outline(value)) for name, value in vars(kind).items() if callable(value) or name[:2] != "__"])
 
 
-def outline(value) -> object:
-    """Of a function, its instructions, names and constants; of plain values, the values: what is the same in every process."""
-    value = getattr(value, "fget", getattr(value, "__func__", value))             # property; staticmethod, classmethod
+def outline(value) -> list | str:
+    """A function's instructions, names and constants, another value as text: the same in every process."""
+    value = inspect.unwrap(getattr(value, "fget", getattr(value, "__func__", value)))        # a property's, a decorated
     code = getattr(value, "__code__", value)
     if isinstance(code, CodeType):
-        return code.co_code, code.co_names, [outline(constant) for constant in code.co_consts]
-    if isinstance(code, frozenset):
-        return sorted(map(repr, code))
-    return code if isinstance(code, (str, bytes, int, float, complex, tuple, type(None))) else None
+        return [code.co_code.hex(), *code.co_names, *map(outline, code.co_consts)]
+    return re.sub(" at 0x[0-9a-f]+", "", repr(sorted(code, key=repr) if isinstance(code, (set, frozenset)) else code))

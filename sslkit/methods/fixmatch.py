@@ -1,25 +1,27 @@
-"""FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence (Sohn et al., NeurIPS 2020, arXiv 2001.07685).
+"""FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence (Sohn et al., NeurIPS 2020,
+arXiv 2001.07685).
 
-The network labels a weakly augmented image itself; where it is confident, the strongly augmented image is trained on that label.
+The network labels a weakly augmented image itself. Where it is confident, the strongly augmented image is trained on
+that label.
 
     q   = p(a(u))
     l_u = mean over ALL unlabelled rows of 1[max q >= tau] H(argmax q, p(A(u)))
     L   = l_s + lambda_u l_u,  l_s = mean H(y, p(a(x)))
 
 Differs from the paper:
-1. passes="split" (the default) takes the weak views in a forward of their own, without gradient, normalised by their own batch
-   statistics; the running statistics are updated twice a step. The paper's code runs all views in one forward, where the weak rows
-   also receive a gradient through the statistics that all rows share: passes="joint".
-2. RandAugment where the paper also offers CTAugment, by default the variant `mc` (under 16 px our own `small`); its code has `rac`.
-3. Short runs have clocks of their own for the EMA and the BatchNorm statistics, see train.Config; at the paper's K they are the paper's.
+1. passes="split" (the default) runs the weak views in a forward of their own, without gradient, normalised by their own
+   batch statistics; the running statistics are updated twice a step. The paper's code runs all views in one forward
+   (passes="joint"), where the weak rows also receive a gradient through the statistics that all rows share.
+2. RandAugment, by default `mc` (under 16 px our own `small`); the paper's code has `rac`, and offers CTAugment too.
+3. Short runs have their own clocks for EMA and BatchNorm, see training.Config; at the paper's K they are the paper's.
 """
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkit.errors import choose, in_unit, not_negative
-from sslkit.methods.base import Method
+from sslkit.errors import in_unit, not_negative
+from sslkit.methods.base import Method, Passes, forward, known_passes
 from sslkit.networks import Nets
 from sslkit.records import Batch, Step
 
@@ -28,22 +30,17 @@ class FixMatch(Method):
     """Pseudo-labels from weak views, where confident, for strong views."""
 
     def __init__(self,
-                 tau: Annotated[float, "confidence from which a pseudo-label is kept, a probability (default and paper: 0.95)"] = 0.95,
+                 tau: Annotated[float, "confidence to keep a pseudo-label, 0 to 1 (default and paper: 0.95)"] = 0.95,
                  lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 1)"] = 1.0,
-                 passes: Annotated[Literal["split", "joint"], "weak views in a forward of their own, without gradient, or all views "
-                                   "in one (default: split; paper: joint)"] = "split"):
+                 passes: Passes = "split"):
         super().__init__()
         in_unit(tau=tau)
         not_negative(lambda_u=lambda_u)
-        self.tau, self.lambda_u, self.passes = tau, lambda_u, choose("passes", passes, ("split", "joint"))
+        self.tau, self.lambda_u, self.passes = tau, lambda_u, known_passes(passes)
 
     def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
         u_w, u_s = batch.u
-        if self.passes == "joint":
-            x, weak, strong = nets(batch.x, u_w, u_s)
-        else:
-            (weak,) = nets(u_w, grad=False)
-            x, strong = nets(batch.x, u_s)
+        x, weak, strong = forward(nets, batch.x, u_w, u_s, self.passes)
 
         q = weak.logits.detach().softmax(1)                                   # (mu*B, C)
         confidence, label = q.max(1)

@@ -1,29 +1,30 @@
 """FreeMatch: Self-adaptive Thresholding for Semi-supervised Learning (Wang et al., ICLR 2023, arXiv 2205.07246).
 
-FixMatch without tau: the threshold follows the network's own confidence, lower for classes that it is less sure of, and a fairness loss
-keeps the predictions of all classes going.
+FixMatch without tau: the threshold follows the network's own confidence, lower for classes of which it is less sure. A
+fairness loss keeps the predictions of all classes alive.
 
-    tau_k = m tau_(k-1) + (1-m) mean max p(a(u));  p~ = m p~ + (1-m) mean p(a(u));  h = m h + (1-m) histogram of argmax p(a(u));
-            all begin at 1/C and are updated before the masking
-    mask  = max p(a(u)) >= tau_k p~(c) / max p~,  c = argmax p(a(u));   l_u as FixMatch's
-    l_f   = sum_c N(p~/h)_c log(N(r)_c + 1e-12),  r_c = pbar_c / hbar_c, 0 where hbar_c = 0; pbar and hbar the mean and the histogram
-            of p(A(u)) over the kept rows, the gradient through pbar alone; N normalises; 0 where no row is kept
+    tau_k = m tau_(k-1) + (1-m) mean max p(a(u));  p~ = m p~ + (1-m) mean p(a(u))
+    h     = m h + (1-m) histogram of argmax p(a(u));  all three start at 1/C and are updated before the masking
+    mask  = max p(a(u)) >= tau_k p~(c) / max p~,  c = argmax p(a(u));   l_u as in FixMatch
+    l_f   = sum_c N(p~/h)_c log(N(r)_c + 1e-12),  r_c = pbar_c / hbar_c, 0 where hbar_c = 0; 0 where no row is kept;
+            pbar and hbar the mean and the histogram of p(A(u)) over the kept rows, the gradient flows through pbar
+            alone; N normalises
     L     = l_s + lambda_u l_u + lambda_f l_f
 
 Differs from the paper:
 1. m follows the run's length as the EMA does, min(.999, 1 - 10/K); at the paper's K it is the paper's .999.
 2. lambda_f is USB's .001 (TorchSSL has .01; the paper .01 or .05).
 3. max_tau caps tau_k; USB sets .95 on SVHN, we leave it at 1 everywhere.
-4. passes="split" by default, strong views and clocks of short runs as in FixMatch.
+4. passes="split" by default, strong views and the clocks of short runs as in FixMatch.
 """
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.errors import choose, in_unit, not_negative
-from sslkit.methods.base import Method
+from sslkit.errors import in_unit, not_negative
+from sslkit.methods.base import Method, Passes, forward, known_passes
 from sslkit.networks import Nets
 from sslkit.records import Batch, Spec, Step
 
@@ -39,16 +40,16 @@ class FreeMatch(Method):
 
     def __init__(self,
                  lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 1)"] = 1.0,
-                 lambda_f: Annotated[float, "weight of the fairness loss (default: 0.001; paper: 0.01 to 0.05)"] = 0.001,
-                 m: Annotated[float | None, "decay of the running means, 0 to 1 (default: min(0.999, 1 - 10/K); paper: 0.999)"] = None,
-                 max_tau: Annotated[float, "the threshold's upper end, a probability (default: 1; paper: 0.95 on SVHN)"] = 1.0,
-                 passes: Annotated[Literal["split", "joint"], "weak views in a forward of their own, without gradient, or all views "
-                                   "in one (default: split; paper: joint)"] = "split"):
+                 lambda_f: Annotated[float, "weight of the fairness loss (default: 0.001; paper: 0.01, 0.05)"] = 0.001,
+                 m: Annotated[float | None, "decay of the running means, 0 to 1 (default: min(0.999, 1 - 10/K); "
+                              "paper: 0.999)"] = None,
+                 max_tau: Annotated[float, "the threshold's upper end, 0 to 1 (default: 1; paper: 0.95 on SVHN)"] = 1.0,
+                 passes: Passes = "split"):
         super().__init__()
         not_negative(lambda_u=lambda_u, lambda_f=lambda_f)
         in_unit(max_tau=max_tau, **({} if m is None else {"m": m}))
         self.lambda_u, self.lambda_f, self.m, self.max_tau = lambda_u, lambda_f, m, max_tau
-        self.passes = choose("passes", passes, ("split", "joint"))
+        self.passes = known_passes(passes)
 
     def setup(self, spec: Spec) -> dict[str, nn.Module]:
         """The running means: of the confidence, of the probabilities, of the labels."""
@@ -60,13 +61,9 @@ class FreeMatch(Method):
 
     def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
         u_w, u_s = batch.u
-        if self.passes == "joint":
-            x, weak, strong = nets(batch.x, u_w, u_s)
-        else:
-            (weak,) = nets(u_w, grad=False)
-            x, strong = nets(batch.x, u_s)
+        x, weak, strong = forward(nets, batch.x, u_w, u_s, self.passes)
 
-        q = weak.logits.detach().softmax(1)                                                           # (mu*B, C)
+        q = weak.logits.detach().softmax(1)                                   # (mu*B, C)
         confidence, label = q.max(1)
         every = torch.ones_like(confidence)
         tau, p_tilde, h = (torch.lerp(new, old, self.decay) for old, new in (
@@ -83,7 +80,7 @@ class FreeMatch(Method):
                     {"sup": l_s.detach(), "unsup": l_u.detach(), "fair": l_f.detach(), "tau": tau}, q, mask)
 
     def fairness(self, logits: Tensor, mask: Tensor, p_tilde: Tensor, h: Tensor) -> Tensor:
-        """l_f of the strong views' logits (n, C), kept where mask (n,)."""
+        """l_f of the strong views' logits (n, C), over the rows kept by mask (n,)."""
         p = logits.softmax(1)
         p_bar = (p * mask[:, None]).sum(0) / mask.sum().clamp_min(1)
         h_bar = shares(p.detach().argmax(1), p.shape[1], mask)

@@ -1,21 +1,21 @@
 """MixMatch: A Holistic Approach to Semi-Supervised Learning (Berthelot et al., NeurIPS 2019, arXiv 1905.02249).
 
-The network's mean answer to two weak views, sharpened, is the target of both. Then all images and their targets are mixed with others,
-so that the network learns to be linear between them.
+The network's mean answer to two weak views, sharpened, is the target of both. Then each image and its target are mixed
+with another image and its target, so that the network learns to be linear between them.
 
     q    = sharpen((p(a1(u)) + p(a2(u))) / 2, T),  sharpen(q)_c = q_c^(1/T) / sum
-    rows = x, a1(u), a2(u) with targets y, q, q;   row i' = lam_i row i + (1 - lam_i) row permutation(i), targets likewise,
+    rows = x, a1(u), a2(u) with targets y, q, q;   row i' = lam_i row i + (1 - lam_i) row permutation(i), targets alike,
            lam_i = max(l, 1 - l), l from Beta(alpha, alpha)
     l_s  = mean H(y', p(x'))                       over the first B mixed rows
     l_u  = mean over the other rows and the C classes of (q' - p(u'))^2
     L    = l_s + lambda_u min(1, 64 k/K) l_u
 
 Differs from the paper:
-1. The mixed rows run in one forward, normalised by all of them together; its code splits them into batches of B, interleaved. The running
-   statistics follow the weak views, which is what the network is evaluated on; its code's follow the first interleaved batch.
-2. Its own protocol (Adam, a constant learning rate, weight decay by hand) is replaced by FixMatch's, as in FixMatch's Table 2, with mu as
-   for the other methods by default; there mu is 1 (--mu 1).
-3. Short runs have clocks of their own, see train.Config.
+1. The mixed rows run in one forward, normalised together; its code splits them into batches of B, interleaved. The
+   running statistics follow the weak views, which the network is evaluated on; its code's follow the first such batch.
+2. FixMatch's protocol replaces its own (Adam, a constant learning rate, weight decay by hand), as in Table 2 of the
+   FixMatch paper. mu is by default that of the other methods; there it is 1 (--mu 1).
+3. Short runs have their own clocks, see training.Config.
 """
 from typing import Annotated
 
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkit.errors import not_negative, require
+from sslkit.errors import not_negative, positive
 from sslkit.methods.base import Method
 from sslkit.methods.ops import mixup, mixup_draws, sharpen
 from sslkit.networks import Nets
@@ -31,19 +31,17 @@ from sslkit.records import Batch, Step
 
 
 class MixMatch(Method):
-    """Sharpened mean answers of two weak views as targets, and everything mixed with everything."""
+    """Sharpened mean answers to two weak views as targets, and every image mixed with another."""
     views = ("weak", "weak")
 
     def __init__(self,
-                 T: Annotated[float, "temperature of the sharpening, smaller is sharper (default and paper: 0.5)"] = 0.5,
-                 lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 75 on CIFAR-10; CIFAR-100 150, SVHN 250, "
-                                     "STL-10 50)"] = 75.0,
-                 alpha: Annotated[float, "of Beta(alpha, alpha), from which the shares of a mixture are drawn (default and paper: 0.75)"]
-                 = 0.75):
+                 T: Annotated[float, "sharpening temperature, smaller is sharper (default and paper: 0.5)"] = 0.5,
+                 lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 75 on CIFAR-10; "
+                                     "CIFAR-100 150, SVHN 250, STL-10 50)"] = 75.0,
+                 alpha: Annotated[float, "mixing shares follow Beta(alpha, alpha) (default and paper: 0.75)"] = 0.75):
         super().__init__()
         not_negative(lambda_u=lambda_u)
-        for name, value in (("T", T), ("alpha", alpha)):
-            require(0 < value < float("inf"), f"{name} is {value:g}, it must be a finite number above 0")
+        positive(T=T, alpha=alpha)
         self.T, self.lambda_u, self.alpha = T, lambda_u, alpha
 
     def draw(self, g: torch.Generator, n_x: int, n_u: int) -> dict[str, Tensor]:
@@ -61,4 +59,5 @@ class MixMatch(Method):
         l_s = F.cross_entropy(x.logits, targets[:n])
         l_u = (u.logits.softmax(1) - targets[n:]).square().mean()
         ramp = (64 * progress).clamp(max=1)
-        return Step(l_s + self.lambda_u * ramp * l_u, {"sup": l_s.detach(), "unsup": l_u.detach()}, q, torch.ones_like(q[:, 0]))
+        return Step(l_s + self.lambda_u * ramp * l_u, {"sup": l_s.detach(), "unsup": l_u.detach()},
+                    q, torch.ones_like(q[:, 0]))
