@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from sslkit.errors import InputError, choose, require
-from sslkit.terminal import Parser, ProgressLine, Screen, chosen
+from sslkit.terminal import Parser, ProgressLine, Screen, aligned, chosen
 
 USAGE = """usage: sslkit COMMAND [FLAGS]
 
@@ -31,7 +31,7 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
 
 def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
-    from sslkit.training import Stopped, method_names, parse
+    from sslkit.training import Stopped, labels_in_words, method_names, parse
 
     if not argv or argv[0] in ("-h", "--help"):
         names = ", ".join(method_names())
@@ -63,27 +63,8 @@ def train(argv: list[str]) -> int:
         return 130
     finally:
         line.end()
-    print(recipe_summary(run.result), end="", file=sys.stderr)
+    print(labels_in_words(run.result), end="", file=sys.stderr)
     return report(run, values.json)
-
-
-def recipe_summary(result: dict) -> str:
-    """What a recipe's labels were worth, in lines; empty for a run without a recipe."""
-    def each(found: dict, *names: str) -> list[str]:
-        right = {name: found[name]["precision"] for name in names}
-        return [f"{found[name]['rows']:,}" + ("" if right[name] is None else f" ({right[name]:.1%} "
-                                                                             "right)") for name in names]
-
-    if "trusted" in result:
-        confident, trusted = each(result["trusted"], "confident", "trusted")
-        tau = result["trusted"]["tau_select"]
-        return f"outer labels of confidence {tau:g} and more: {confident}; of them trusted: {trusted}\n"
-    if "labels_found" in result:
-        hdl, own = each(result["labels_found"], "hdl", "control")
-        before, control = (result[name]["test_acc"] for name in ("base", "control"))
-        return (f"labels by HDL, k {result['labels_found']['k']}: {hdl}; the network's own: {own}\n"
-                f"test accuracy before {before:.1%}, after its own labels {control:.1%}, after HDL's:\n")
-    return ""
 
 
 def begun(values: argparse.Namespace, new: dict):
@@ -143,24 +124,14 @@ def runs(argv: list[str]) -> int:
     elif not rows:
         print(f"no runs in {folder} yet; `sslkit train fixmatch` makes one")
     else:
-        print_runs(rows)
+        table = [("method", "data", "labels", "seed", "steps", "test", "median 20", "seconds", "run")]
+        for r in rows:
+            steps = f"{r['steps']:,}" if r["finished"] else f"{r['stage']} {r['step']:,}/{r['steps']:,}".strip()
+            figures = ((r["test_acc"], ".1%"), (r["test_acc_median20"], ".1%"), (r["seconds"], ".0f"))
+            table.append((r["method"], r["data"], f"{r['labels']:,}", str(r["seed"]), steps,
+                          *("" if value is None else format(value, form) for value, form in figures), r["run"]))
+        print("\n".join(aligned(table, left=(0, 1, 8))))
     return 0
-
-
-def print_runs(rows: list[dict]) -> None:
-    """The rows as a table for people."""
-    def shown(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    table = [("method", "data", "labels", "seed", "steps", "test", "median 20", "seconds", "run")]
-    for r in rows:
-        steps = f"{r['steps']:,}" if r["finished"] else f"{r['stage']} {r['step']:,}/{r['steps']:,}".strip()
-        table.append((r["method"], r["data"], f"{r['labels']:,}", str(r["seed"]), steps, shown(r["test_acc"], ".1%"),
-                      shown(r["test_acc_median20"], ".1%"), shown(r["seconds"], ".0f"), r["run"]))
-    widths = [max(map(len, column)) for column in zip(*table)]
-    for row in table:
-        cells = [text.ljust(w) if k in (0, 1, 8) else text.rjust(w) for k, (text, w) in enumerate(zip(row, widths))]
-        print("  ".join(cells).rstrip())
 
 
 def watch(folder: Path) -> int:

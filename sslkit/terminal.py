@@ -1,4 +1,5 @@
-"""What the command line is made of: a parser that makes flags from a function's annotations, and one line of progress."""
+"""What the command line is made of: a parser that makes flags from a function's annotations, and one line of
+progress."""
 import argparse
 import difflib
 import inspect
@@ -73,6 +74,13 @@ class Parser(argparse.ArgumentParser):
 def chosen(function: Callable, values: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
     """The values for the parameters of `function`, whose flags begin with `prefix`."""
     return {name: getattr(values, prefix + name) for name in inspect.signature(function).parameters}
+
+
+def aligned(table: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
+    """The rows of a table as lines; the columns `left` begin, the others end at the same place."""
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return ["  ".join(text.ljust(w) if k in left else text.rjust(w) for k, (text, w) in enumerate(zip(row, widths))).rstrip()
+            for row in table]
 
 
 def clock(seconds: float) -> str:

@@ -13,26 +13,26 @@ from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.networks.network import build
-from sslkit.scales import SCALES, scale
+from sslkit.papers.scales import SCALES, scale
 from sslkit.training.config import Config
 from sslkit.training.identity import protocol, record
 from sslkit.training.runs import finished
-from sslkit.training.spec import Job
+from sslkit.training.spec import RunSpec
 
 
-def finish(folder: Path, job: Job, **result) -> None:
-    """A finished run of `job` in a store, without training it."""
-    run = folder / job.name
+def finish(folder: Path, spec: RunSpec, code=None, precision="fp32", **result) -> None:
+    """A finished run of `spec` in a store, without training it."""
+    run = folder / spec.name
     run.mkdir(parents=True)
-    config = json.loads(job.key()) | {"code": {}}
-    config["train"]["seed"] = job.seed
+    config = json.loads(spec.protocol()) | {"code": spec.code if code is None else code}
+    config["train"] |= {"seed": spec.train.seed, "precision": precision}
     (run / "config.json").write_text(json.dumps(config))
     (run / "result.json").write_text(json.dumps(result))
 
 
-def jobs(name: str, row: str, column: str, at: str, seeds: int) -> list[Job]:
+def specs(name: str, row: str, column: str, at: str, seeds: int) -> list[RunSpec]:
     cell = next(cell for cell in papers.table(name).cells if (cell.row, cell.column) == (row, column))
-    return [cell.job(scale(at), seed) for seed in range(seeds)]
+    return [cell.spec(scale(at), seed) for seed in range(seeds)]
 
 
 def line(name: str, row: str, column: str, store: Path) -> papers.Line:
@@ -79,48 +79,49 @@ def test_a_cell_not_run_is_empty_and_a_method_not_built_says_so(tmp_path):
 
 
 def test_ours_has_mean_std_and_seeds(tmp_path):
-    for job, acc in zip(jobs("simmatch-1", "SimMatch", "digits@20", "quick", 3), (0.9, 0.92, 0.97)):
+    for job, acc in zip(specs("simmatch-1", "SimMatch", "digits@20", "quick", 3), (0.9, 0.92, 0.97)):
         finish(tmp_path, job, test_acc=acc)
     one = line("simmatch-1", "SimMatch", "digits@20", tmp_path)
     assert one.mean == pytest.approx(93) and one.std == pytest.approx(3.6056, abs=1e-3) and list(one.values) == [0, 1, 2]
     assert not one.comparable and one.difference is None and one.verdict == "no such number in the paper" and one.scale == "quick"
     assert [len(one.values) for one in papers.beside(papers.table("simmatch-1"), store=tmp_path, seeds=2) if one.values] == [2]
-    finish(tmp_path, replace(job, seed=77), test_acc=0.9)
+    finish(tmp_path, replace(job, train=replace(job.train, seed=77)), test_acc=0.9)
     assert 77 in line("simmatch-1", "SimMatch", "digits@20", tmp_path).values
 
 
 def test_another_protocol_is_never_comparable(tmp_path):
-    for job in jobs("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", "gpu", 2):
+    for job in specs("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", "gpu", 2):
         finish(tmp_path, job, test_acc=0.9)
     one = line("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", tmp_path)
     assert one.mean == pytest.approx(90) and not one.comparable and one.difference is None
-    assert one.verdict == "no: steps 32,768, paper 1,048,576; strong mc, paper rac"
-    assert jobs("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", "paper", 1)[0].train == {"strong": "rac"}
+    assert one.verdict == "no: steps 32,768, paper 1,048,576; strong mc, paper rac; passes split, paper joint"
+    (paper,) = specs("simmatch-1", "FixMatch(RA)", "CIFAR-10@250", "paper", 1)
+    assert paper.train.strong == "rac" and paper.arguments == {"passes": "joint"}
     row = next(row for row in papers.printed("simmatch-1", store=tmp_path).splitlines() if "90.00" in row)
     assert "no: steps 32,768" in row and "-4.93" not in row
 
 
 def test_the_papers_protocol_is_comparable(tmp_path):
-    for job, acc in zip(jobs("simmatch-1", "SimMatch", "CIFAR-10@250", "paper", 2), (0.951, 0.953)):
+    for job, acc in zip(specs("simmatch-1", "SimMatch", "CIFAR-10@250", "paper", 2), (0.951, 0.953)):
         finish(tmp_path, job, test_acc=acc)
     one = line("simmatch-1", "SimMatch", "CIFAR-10@250", tmp_path)
     assert one.comparable and one.difference == pytest.approx(95.2 - 95.16)
     assert one.verdict == "yes, as far as known (not: selection rule, strong views)"
-    (job,) = jobs("simmatch-1", "MixMatch", "CIFAR-10@250", "paper", 1)
-    assert job.train == {"mu": 1} and job.steps == 2**20, "MixMatch has mu 1 in the papers"
+    (job,) = specs("simmatch-1", "MixMatch", "CIFAR-10@250", "paper", 1)
+    assert (job.train.mu, job.train.steps) == (1, 2**20), "MixMatch has mu 1 in the papers"
 
 
 def test_scales_of_one_cell_have_a_line_each(tmp_path):
     for at in ("gpu", "paper"):
-        finish(tmp_path, jobs("simmatch-1", "SimMatch", "CIFAR-10@40", at, 1)[0], test_acc=0.9)
+        finish(tmp_path, specs("simmatch-1", "SimMatch", "CIFAR-10@40", at, 1)[0], test_acc=0.9)
     lines = [one for one in papers.beside(papers.table("simmatch-1"), store=tmp_path) if one.values]
     assert [one.scale for one in lines] == ["gpu", "paper"]
     assert [one.scale for one in papers.beside(papers.table("simmatch-1"), ["gpu"], tmp_path) if one.values] == ["gpu"]
 
 
 def test_gains_are_between_stages_of_one_run(tmp_path):
-    finish(tmp_path, jobs("kd-fixmatch", "KD-FixMatch", "digits@20", "quick", 1)[0], test_acc=0.95, outer={"test_acc": 0.93})
-    finish(tmp_path, jobs("hdl", "HDL on MixMatch", "digits@20", "quick", 1)[0], test_acc=0.9, base={"test_acc": 0.91},
+    finish(tmp_path, specs("kd-fixmatch", "KD-FixMatch", "digits@20", "quick", 1)[0], test_acc=0.95, outer={"test_acc": 0.93})
+    finish(tmp_path, specs("hdl", "HDL on MixMatch", "digits@20", "quick", 1)[0], test_acc=0.9, base={"test_acc": 0.91},
            control={"test_acc": 0.905})
     assert line("kd-fixmatch", "KD-FixMatch", "digits@20", tmp_path).mean == pytest.approx(2)
     assert line("hdl", "HDL on MixMatch", "digits@20", tmp_path).mean == pytest.approx(-1)
@@ -129,55 +130,71 @@ def test_gains_are_between_stages_of_one_run(tmp_path):
 
 
 def test_runs_of_other_settings_are_not_taken_for_the_cells(tmp_path):
-    (job,) = jobs("simmatch-1", "SimMatch", "digits@20", "quick", 1)
+    (job,) = specs("simmatch-1", "SimMatch", "digits@20", "quick", 1)
     assert line("simmatch-1", "SimMatch", "digits@20", tmp_path).values == {}
-    changes = {"steps": 1000, "arguments": {"alpha": 0.5}, "train": {"lr": 0.01}, "imbalance": 20.0, "labels": 40}
-    for name, value in changes.items():
-        finish(tmp_path, Job(**{**vars(job), name: value}), test_acc=0.5)
+    for other in (replace(job, train=replace(job.train, steps=1000)), replace(job, arguments={"alpha": 0.5}),
+                  replace(job, train=replace(job.train, lr=0.01)), replace(job, data=replace(job.data, imbalance=20.0)),
+                  replace(job, data=replace(job.data, labels=40))):
+        finish(tmp_path, other, test_acc=0.5)
     assert line("simmatch-1", "SimMatch", "digits@20", tmp_path).values == {}
-    other = json.loads(job.key())
+    other = json.loads(job.protocol())
     other["data"]["validation"] = 300
-    assert protocol(other) != job.key()
+    assert protocol(other) != job.protocol()
     other["data"]["validation"], other["train"]["precision"] = 0, "bf16"
-    assert protocol(other) == job.key(), "another precision is the machine's"
+    assert protocol(other) == job.protocol(), "another precision is the machine's"
 
 
 def test_every_setting_of_the_data_is_part_of_the_protocol(digits):
-    job = Job("supervised", "digits", 20, 0, 40)
-    config = job.config.resolve(digits, torch.device("cpu"))
-    assert protocol(record(job.plan.method, digits, config)) == job.key()
+    job = RunSpec("supervised", train=Config(steps=40))
+    config, method = job.train.resolve(digits, torch.device("cpu")), job.make()
+    assert protocol(record(method, digits, config)) == job.protocol()
     others = [replace(digits, flip=True), split(load("digits"), 20, 0, unlabeled=100), split(load("digits"), 20, 0, validation=100),
               split(load("digits"), 20, 0, include_labeled=False), split(load("digits"), 20, 0, unlabeled_imbalance=2)]
-    keys = {protocol(record(job.plan.method, data, config)) for data in others}
-    keys.add(protocol(record(job.plan.method, digits, config, build("small", 10, 1, seed=1))))
-    assert len(keys) == 6 and job.key() not in keys
-    assert protocol(record(job.plan.method, split(load("digits"), 20, 3), replace(config, seed=3))) == job.key(), "another seed is the same"
+    keys = {protocol(record(method, data, config)) for data in others}
+    keys.add(protocol(record(method, digits, config, build("small", 10, 1, seed=1))))
+    assert len(keys) == 6 and job.protocol() not in keys
+    assert protocol(record(method, split(load("digits"), 20, 3), replace(config, seed=3))) == job.protocol(), "another seed is the same"
 
 
 def test_a_gain_whose_paper_tells_too_little_is_never_comparable(tmp_path):
-    finish(tmp_path, jobs("kd-fixmatch", "KD-FixMatch", "CIFAR-10@4000", "paper", 1)[0], test_acc=0.95, outer={"test_acc": 0.93})
+    finish(tmp_path, specs("kd-fixmatch", "KD-FixMatch", "CIFAR-10@4000", "paper", 1)[0], test_acc=0.95, outer={"test_acc": 0.93})
     one = line("kd-fixmatch", "KD-FixMatch", "CIFAR-10@4000", tmp_path)
     assert not one.comparable and one.verdict == "no: the paper's steps, batch, views are not known"
 
 
 def test_figures_of_different_code_are_said(tmp_path):
-    for seed, job in enumerate(jobs("simmatch-1", "SimMatch", "digits@20", "quick", 2)):
-        finish(tmp_path, job, test_acc=0.9)
-        config = json.loads((tmp_path / job.name / "config.json").read_text())
-        (tmp_path / job.name / "config.json").write_text(json.dumps(config | {"code": {"hash": str(seed)}}))
-    assert "code of different versions" in line("simmatch-1", "SimMatch", "digits@20", tmp_path).verdict
+    for seed, job in enumerate(specs("simmatch-1", "SimMatch", "digits@20", "quick", 2)):
+        finish(tmp_path, job, code={"hash": str(seed)}, test_acc=0.9)
+    assert line("simmatch-1", "SimMatch", "digits@20", tmp_path).verdict.endswith(", code of different versions")
 
 
-@pytest.mark.parametrize("name", ["supervised", "mixmatch", "fixmatch", "simmatch", "fixmatch+hdl", "kd-fixmatch"])
-def test_a_jobs_key_is_its_records_protocol(name, digits):
-    job = Job(name, "digits", 20, 0, 40)
-    config = job.config.resolve(digits, torch.device("cpu"))
-    new = job.plan.record(digits, config)
-    assert protocol(new) == job.key()
+def test_figures_of_earlier_code_and_of_mixed_precision_are_said(tmp_path):
+    """Not only where the seeds differ among themselves."""
+    for job in specs("simmatch-1", "SimMatch", "digits@20", "quick", 2):
+        finish(tmp_path / "old", job, code={"hash": "before"}, test_acc=0.9)
+        finish(tmp_path / "now", job, test_acc=0.9, precision=("fp32", "bf16")[job.train.seed])
+    old, now = (line("simmatch-1", "SimMatch", "digits@20", tmp_path / store) for store in ("old", "now"))
+    assert old.verdict == "no such number in the paper, code of another version than this one"
+    assert now.verdict == "no such number in the paper, bf16 and fp32 together" and now.mean == pytest.approx(90)
+
+
+@pytest.mark.parametrize("row, column, why", [("FixMatch(RA)", "CIFAR-10@250", ""), ("MixMatch", "CIFAR-100@400", ""),
+                                              ("ReMixMatch", "CIFAR-10@40", "strong mc, paper CTAugment")])
+def test_a_methods_arguments_are_compared_too(row, column, why, tmp_path):
+    """At scale `paper` the run has the paper's arguments; with our defaults it is not the paper's."""
+    (papers_own,) = specs("simmatch-1", row, column, "paper", 1)
+    finish(tmp_path, papers_own, test_acc=0.9)
+    one = line("simmatch-1", row, column, tmp_path)
+    assert one.comparable == (not why) and one.verdict.startswith(f"no: {why}" if why else "yes, as far as known")
+    cell = one.cell
+    default = replace(papers_own, arguments={})
+    finish(tmp_path / "other", default, test_acc=0.9)
+    (run,) = finished(tmp_path / "other")[default.protocol()].values()
+    assert any(word.startswith(("passes split", "lambda u 75", "num strong 2")) for word in papers.ours.differences(cell, run))
 
 
 def test_a_damaged_run_is_left_out(tmp_path):
-    (job,) = jobs("simmatch-1", "SimMatch", "digits@20", "quick", 1)
+    (job,) = specs("simmatch-1", "SimMatch", "digits@20", "quick", 1)
     finish(tmp_path, job, test_acc=0.9)
     assert len(finished(tmp_path)) == 1
     (tmp_path / job.name / "result.json").write_text("{")
@@ -191,7 +208,7 @@ def test_a_damaged_run_is_left_out(tmp_path):
 
 
 def test_formats(tmp_path):
-    finish(tmp_path, jobs("simmatch-1", "SimMatch", "CIFAR-10@250", "gpu", 1)[0], test_acc=0.9)
+    finish(tmp_path, specs("simmatch-1", "SimMatch", "CIFAR-10@250", "gpu", 1)[0], test_acc=0.9)
     n = len(papers.table("simmatch-1").cells)
     rows = list(csv.DictReader(io.StringIO(papers.printed("simmatch-1", "csv", store=tmp_path))))
     assert len(rows) == n and [row["ours"] for row in rows if row["ours"]] == ["90.0"]
@@ -214,14 +231,14 @@ def test_what_ours_show_in_words():
 
 
 def test_the_jobs_of_each_scale():
-    count = {at: {name: len(table.jobs(scale(at), 2)) for name, table in papers.tables().items()} for at in SCALES}
+    count = {at: {name: len(table.specs(scale(at), 2)) for name, table in papers.tables().items()} for at in SCALES}
     assert count["quick"] == {"simmatch-1": 8, "simmatch-2": 0, "simmatch-3": 0, "simmatch-5": 6, "kd-fixmatch": 2, "hdl": 8}
     assert count["gpu"]["simmatch-1"] == 2 * 4 * 3 and count["paper"]["simmatch-1"] == 2 * 4 * 6
     for table in papers.tables().values():
         for at in SCALES:
-            for job in table.jobs(scale(at), 1):
-                job.key()                                  # every argument and setting is one
-    assert Config(**papers.table("kd-fixmatch").jobs(scale("paper"), 1)[0].train).network == "efficientnet-b0"
+            for job in table.specs(scale(at), 1):
+                job.protocol()                                  # every argument and setting is one
+    assert papers.table("kd-fixmatch").specs(scale("paper"), 1)[0].train.network == "efficientnet-b0"
 
 
 @pytest.mark.parametrize("words, message", [

@@ -1,4 +1,5 @@
-"""What the lessons share: parameters checked, runs trained once with a live plot, slow pictures kept, a result file at the end."""
+"""What the lessons share: parameters checked, runs trained once with a live plot, slow pictures kept, a result file at
+the end."""
 import csv
 import hashlib
 import json
@@ -42,7 +43,8 @@ def begin(**parameters: object) -> None:
 
 
 class Live:
-    """Accuracy over training, drawn again in its place every two seconds; where nobody watches a line in ten seconds, drawn at the end."""
+    """Accuracy over training, drawn again in its place every two seconds; where nobody watches a line in ten seconds,
+    drawn at the end."""
 
     def __init__(self, steps: int, name: str):
         self.steps, self.name, self.points, self.told, self.shown = steps, name, [], time.monotonic(), None
@@ -69,8 +71,8 @@ class Live:
 
 
 def patient(path: Path, train: Callable[[], Run]) -> Run:
-    """The finished run in the folder `path` of the store: found, or trained by train(); while another process, of this machine
-    or another, trains it, wait: two notebooks may want the same run."""
+    """The finished run in the folder `path` of the store: found, or trained by train(); while another process, of this
+    machine or another, trains it, wait: two notebooks may want the same run."""
     waiting = False
     while Run(path).result is None:
         with Lease(lease_of(store(), path.name), str(path.absolute())) as mine:
@@ -85,7 +87,8 @@ def patient(path: Path, train: Callable[[], Run]) -> Run:
 
 
 def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: Network | None = None) -> Run:
-    """The finished run of these settings: from the store where some lesson has trained it before, else trained now, live.
+    """The finished run of these settings: from the store where some lesson has trained it before, else trained now,
+    live.
 
     initial: a trained network to begin from. Interrupting the kernel stops the run; the same cell then continues it.
     """
@@ -103,8 +106,8 @@ def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: 
 
 
 def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
-    """The finished run of each job (method, data, config, perhaps the network to begin from), one after another; those in the
-    store are found, not trained again.
+    """The finished run of each job (method, data, config, perhaps the network to begin from), one after another; those
+    in the store are found, not trained again.
 
     Interrupting the kernel keeps what is finished and the state of the run in progress: the same cell then continues.
     """
@@ -135,8 +138,8 @@ def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
 
 
 def watch(pause: float = 2.0, idle: float = 20.0) -> None:
-    """What is at work in the store, drawn again in its place every `pause` seconds, until nothing has been for `idle` seconds. Interrupting
-    the kernel ends it too."""
+    """What is at work in the store, drawn again in its place every `pause` seconds, until nothing has been for `idle`
+    seconds. Interrupting the kernel ends it too."""
     shown, busy = None, time.monotonic()
     with suppress(KeyboardInterrupt):
         while True:
@@ -187,7 +190,8 @@ def kept(name: str) -> list[dict[str, float | str | None]]:
 
 
 def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: float = 0.6) -> np.ndarray:
-    """UMAP of points (n, d) to (n, 2) float32, kept in the store by a hash of its input: the first call compiles for 10 to 20 s."""
+    """UMAP of points (n, d) to (n, 2) float32, kept in the store by a hash of its input: the first call compiles for 10
+    to 20 s."""
     points = np.ascontiguousarray(points, dtype=np.float32)
     key = hashlib.sha256(points.tobytes() + repr((points.shape, seed, neighbors, min_dist)).encode()).hexdigest()[:16]
     path = store() / "cache" / f"umap-{key}.npy"
@@ -213,7 +217,8 @@ def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: f
 
 
 def finish(lesson: str, **figures: float | None) -> None:
-    """Write lessons/LESSON.json into the store, for batches and tables, and print the figures, rounded to four places; None for none."""
+    """Write lessons/LESSON.json into the store, for batches and tables, and print the figures, rounded to four places;
+    None for none."""
     figures = {name: value if value is None else round(value, 4) for name, value in figures.items()}
     path = store() / "lessons" / f"{lesson}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +227,8 @@ def finish(lesson: str, **figures: float | None) -> None:
 
 
 def check(answer: object, right: Callable[[object], bool], hint: str = "look again") -> None:
-    """An exercise's self-check: nothing yet while `answer` is None, an AssertionError with the hint where it is not `right`."""
+    """An exercise's self-check: nothing yet while `answer` is None, an AssertionError with the hint where it is not
+    `right`."""
     if answer is None:
         print("your turn: put your answer in place of None")
         return

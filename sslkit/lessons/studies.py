@@ -1,6 +1,8 @@
-"""The tables that lessons keep: several seeds of several variants, trained once, a row of numbers each. A lesson names the command.
+"""The tables that lessons keep: several seeds of several variants, trained once, a row of numbers each. A lesson names
+the command.
 
-Runs that the store has are found, so that a study goes on where it was stopped; two that share runs do not train them twice.
+Runs that the store has are found, so that a study goes on where it was stopped; two that share runs do not train them
+twice.
 """
 import itertools
 from collections.abc import Sequence
@@ -34,7 +36,8 @@ class Heard(FixMatch):
 
 
 def early(data: SSLData, config: Config, until: int) -> tuple[Tensor, Tensor]:
-    """FixMatch's pseudo-labels in its first `until` steps, those of each step: their confidence and whether they are right, (n,) each."""
+    """FixMatch's pseudo-labels in its first `until` steps, those of each step: their confidence and whether they are
+    right, (n,) each."""
     method, truth = Heard(), data.y[data.unlabeled]
     for snap in train(method, data, config):
         if snap.step >= until:
@@ -44,7 +47,8 @@ def early(data: SSLData, config: Config, until: int) -> tuple[Tensor, Tensor]:
 
 
 def weak_outer(data: SSLData, config: Config, until: int) -> tuple[Tensor, Tensor]:
-    """Probabilities and features of all training images from a FixMatch that is stopped at the first evaluation from `until` on."""
+    """Probabilities and features of all training images from a FixMatch that is stopped at the first evaluation from
+    `until` on."""
     for snap in train(FixMatch(), data, config):
         if snap.evaluated and snap.step >= until:
             break
@@ -72,7 +76,8 @@ def top(confidence: Tensor, right: Tensor, share: float) -> float:
 
 
 def splits_and_outer(labels: int, seeds: Sequence[int], steps: int) -> dict:
-    """seed -> the data, its configuration, and the finished outer network's (probabilities, features) of all training images."""
+    """seed -> the data, its configuration, and the finished outer network's (probabilities, features) of all training
+    images."""
     found = {seed: (split(load("digits"), labels, seed), Config(seed=seed, steps=steps)) for seed in seeds}
     runs = fit_all({f"FixMatch, {labels} labels, seed {seed}": (FixMatch(), *job) for seed, job in found.items()})
     return {seed: (*job, predict(run.network(), job[0].images, job[0])) for (seed, job), run in zip(found.items(), runs.values())}
@@ -84,9 +89,9 @@ def accuracies(jobs: dict) -> dict:
 
 
 def kd_methods(labels: int, seeds: Sequence[int], steps: int) -> Rows:
-    """A row a seed: early pseudo-labels of FixMatch beside the trusted subset, then the accuracy of FixMatch, of FixMatch with as many
-    steps as both networks together, of the inner network without clustering, with it, and with SCE; and of one whose outer network
-    is weak: WEAK_LABELS labels, stopped after a quarter of its steps.
+    """A row a seed: early pseudo-labels of FixMatch beside the trusted subset, then the accuracy of FixMatch, of
+    FixMatch with as many steps as both networks together, of the inner network without clustering, with it, and with
+    SCE; and of one whose outer network is weak: WEAK_LABELS labels, stopped after a quarter of its steps.
     """
     jobs, rows = {}, []
     for seed, (data, config, (p, features)) in splits_and_outer(labels, seeds, steps).items():
@@ -115,7 +120,8 @@ def kd_methods(labels: int, seeds: Sequence[int], steps: int) -> Rows:
 
 
 def kd_noise(labels: int, seeds: Sequence[int], steps: int, rates: Sequence[float] = (0, 0.1, 0.2, 0.4)) -> Rows:
-    """A row a seed and rate: the inner network's accuracy with CE and SCE when that share of the trusted labels is made wrong."""
+    """A row a seed and rate: the inner network's accuracy with CE and SCE when that share of the trusted labels is made
+    wrong."""
     jobs = {}
     for seed, (data, config, (p, features)) in splits_and_outer(labels, seeds, steps).items():
         agreed = cluster_agree(p, features, data.known, seed=seed)
@@ -141,8 +147,8 @@ def kd_thresholds(labels: int, seeds: Sequence[int], steps: int, selects: Sequen
 
 
 def kd_labels(labels: int, seeds: Sequence[int], steps: int) -> Rows:
-    """A row a seed and number of labels, from half of `labels` to five times as many: the accuracy of FixMatch, of FixMatch with twice the
-    steps, and of KD-FixMatch."""
+    """A row a seed and number of labels, from half of `labels` to five times as many: the accuracy of FixMatch, of
+    FixMatch with twice the steps, and of KD-FixMatch."""
     jobs, rows = {}, []
     for count in (labels // 2, labels, 2 * labels, 5 * labels):
         for seed, (data, config, (p, features)) in splits_and_outer(count, seeds, steps).items():
@@ -159,15 +165,17 @@ KD_FIXMATCH = {"methods": kd_methods, "noise": kd_noise, "thresholds": kd_thresh
 
 
 def hdl_order(labels: PseudoLabels) -> Tensor:
-    """(m,) the rows that HDL labelled, as it labelled them; of a round the most similar to the neighbours that voted first."""
+    """(m,) the rows that HDL labelled, as it labelled them; of a round the most similar to the neighbours that voted
+    first."""
     rows = (labels.rows["order"] > 0).nonzero()[:, 0]
     rows = rows[labels.rows["similarity"][rows].argsort(descending=True, stable=True)]
     return rows[labels.rows["order"][rows].argsort(stable=True)]
 
 
 def three_labels(p: Tensor, features: Tensor, data: SSLData, found: PseudoLabels) -> dict[str, tuple[Tensor, Tensor]]:
-    """name -> (labels (N,), order (m,) of the images without a given label, the surest first): HDL's `found`; the network's own, by
-    confidence; the vote of the k nearest labelled images, by their similarity. p (N, C), features (N, D)."""
+    """name -> (labels (N,), order (m,) of the images without a given label, the surest first): HDL's `found`; the
+    network's own, by confidence; the vote of the k nearest labelled images, by their similarity. p (N, C), features (N,
+    D)."""
     own, nearest = confident(p, 0.0), one_shot(features, data.known, min(found.info["k"], data.num_labeled - 1))
     rows = (data.known < 0).nonzero()[:, 0]
     surest = {"own": p.amax(1), "nearest": nearest.rows["similarity"]}
@@ -176,9 +184,10 @@ def three_labels(p: Tensor, features: Tensor, data: SSLData, found: PseudoLabels
 
 
 def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequence[float] = (1, 20)) -> Rows:
-    """A row an imbalance, seed and base method: HDL's k; of its labels, of the network's own and of the nearest labelled images' the share
-    that is right among the surest quarter, half, three quarters and all, and in the tail; the test accuracy, and that of head and tail,
-    before (base), after the network's own labels (control) and after HDL's.
+    """A row an imbalance, seed and base method: HDL's k; of its labels, of the network's own and of the nearest
+    labelled images' the share that is right among the surest quarter, half, three quarters and all, and in the tail;
+    the test accuracy, and that of head and tail, before (base), after the network's own labels (control) and after
+    HDL's.
     """
     rows = []
     for imbalance, seed, method in itertools.product(imbalances, seeds, HDL_BASES):

@@ -65,7 +65,8 @@ def differences(cell: Cell, run: Run) -> tuple[str, ...]:
 
 
 def inequality(runs: Sequence[Run], now: dict) -> str:
-    """In what the runs of one line are unequal besides their seed, in words; `now`: the code that would train them today."""
+    """In what the runs of one line are unequal besides their seed, in words; `now`: the code that would train them
+    today."""
     codes, precisions = [run.config.get("code") for run in runs], {run.config["train"]["precision"] for run in runs}
     words = []
     if any(code != codes[0] for code in codes):
@@ -79,8 +80,9 @@ def inequality(runs: Sequence[Run], now: dict) -> str:
 
 def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int | None = None,
            runs: dict[str, dict[int, Run]] | None = None) -> list[Line]:
-    """The table's cells with what the store holds at each of the scales, of all seeds or of 0 to `seeds` - 1: a Line for each
-    scale that has any, one without values where none has. runs: what training.finished(store) found, for several tables."""
+    """The table's cells with what the store holds at each of the scales, of all seeds or of 0 to `seeds` - 1: a Line
+    for each scale that has any, one without values where none has. runs: what training.finished(store) found, for
+    several tables."""
     runs, lines = finished(store) if runs is None else runs, []
     for cell in table.cells:
         mine = []

@@ -1,5 +1,5 @@
-"""What the papers report, and which of our runs belongs to each number. The csv files hold the papers' numbers, in percent;
-we measured none of them."""
+"""What the papers report, and which of our runs belongs to each number. The csv files hold the papers' numbers, in
+percent; we measured none of them."""
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,8 @@ NOT_BUILT, NO_IMAGENET = "not built yet", "ImageNet is not among the data sets y
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: a row and a column, as the paper names them. Numbers in percent, gains in percentage points."""
+    """One number of a table: a row and a column, as the paper names them. Numbers in percent, gains in percentage
+    points."""
     row: str
     column: str                                          # data@labels
     paper: float | None = None
@@ -38,7 +39,8 @@ class Cell:
     usb_notes: tuple[str, ...] = ()                      # and about USB's
 
     def spec(self, at: Scale, seed: int) -> RunSpec | None:
-        """The run for this cell at a scale; None where there is none. At the scale `paper` it has the paper's settings."""
+        """The run for this cell at a scale; None where there is none. At the scale `paper` it has the paper's
+        settings."""
         title, _, labels = self.column.partition("@")
         data = DATASETS.get(title.removesuffix("-LT"))
         if self.method is None or data not in at.data:
@@ -108,7 +110,8 @@ USB_DOUBTS = {                                           # row -> a doubt about 
 
 
 def published(data: str, method: str) -> dict[str, dict]:
-    """Table 1's settings for one method, as far as they are known: `train` (see Config) and the method's `arguments`."""
+    """Table 1's settings for one method, as far as they are known: `train` (see Config) and the method's
+    `arguments`."""
     train = {"network": SOURCES[data].network, "steps": 2**20, "batch_size": 64, "mu": 7, "strong": "rac"}
     arguments = {"passes": "joint"} if method in ("fixmatch", "simmatch") else {}
     if method in ("mixmatch", "remixmatch"):

@@ -7,7 +7,8 @@ from sslkit.errors import choose
 
 @dataclass(frozen=True)
 class Scale:
-    """Which data sets it trains on, and for how many steps; everything else is training.Config's default for the data."""
+    """Which data sets it trains on, and for how many steps; everything else is training.Config's default for the
+    data."""
     about: str
     data: tuple[str, ...]
     steps: int

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,32 +12,33 @@ import torch
 
 from sslkit import __version__
 from sslkit.data import SSLData
+from sslkit.files import digest, digest_files
 from sslkit.methods import FixedLabels, FixMatch, Method
 from sslkit.networks import Network
 from sslkit.training.config import Config
 
-ROOMS = ("data/*", "networks/*", "records", "methods/base", "methods/ops", "labelers/quality", "training/config", "training/feed",
+CORE_FILES = ("data/*", "networks/*", "records", "methods/base", "methods/ops", "labelers/quality", "training/config", "training/feed",
          "training/loop")             # the files whose code decides a run's result, but for that of its method
-RECIPES = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "training/recipes"),
+RECIPE_FILES = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "training/recipes"),
            "hdl": ("labelers/hdl", "labelers/neighbors", "training/recipes")}
 USUAL = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True, "unlabeled_asked": None}
 
 
-def _digest(patterns: Iterable[str]) -> str:
+def files_of(names: tuple[str, ...]) -> list[Path]:
+    """The files of these names in the package; a * stands for all of a room."""
     package = Path(__file__).parents[1]
-    files = sorted(path for pattern in patterns for path in package.glob(f"{pattern}.py") if path.name != "__init__.py")
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    return [path for name in names for path in package.glob(f"{name}.py") if path.name != "__init__.py"]
 
 
 # read when imported: a file that is edited later is not the code that runs here
-CORE, RECIPE_CODE = _digest(ROOMS), {recipe: _digest(files) for recipe, files in RECIPES.items()}
+CORE, RECIPE_CODE = digest_files(files_of(CORE_FILES)), {name: digest_files(files_of(of)) for name, of in RECIPE_FILES.items()}
 
 
 def code_of(method: Method, recipe: str = "") -> dict[str, str]:
     """The code that decides a result: the package's version, digests of the core, of the method's file, of the recipe's
     files."""
     others = {"": "", "kd-fixmatch": FixMatch.code, "hdl": FixedLabels.code}[recipe]
-    more = {"recipe": hashlib.sha256(f"{RECIPE_CODE[recipe]}{others}".encode()).hexdigest()[:16]} if recipe else {}
+    more = {"recipe": digest([RECIPE_CODE[recipe], others])} if recipe else {}
     return {"version": __version__, "core": CORE, "method": type(method).code, **more}
 
 
@@ -74,9 +74,8 @@ def record(method: Method, data: SSLData, config: Config, initial: Network | Non
 
 def run_path(record: dict, folder: Path | None = None) -> Path:
     """Where the run of this record lies in the store: method, data, labels, seed, and a hash of everything."""
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
     data = re.sub(r"[^\w.-]+", "-", Path(record["data"]["name"]).name)
-    return (folder or store()) / f"{record['method']}-{data}-{record['data']['labels']}-s{record['train']['seed']}-{digest}"
+    return (folder or store()) / f"{record['method']}-{data}-{record['data']['labels']}-s{record['train']['seed']}-{digest(record)[:8]}"
 
 
 def difference(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -101,7 +101,8 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
 
 
 def compile_or_say(method: Method, nets: Nets, batch: Batch) -> None:
-    """torch.compile the student's backbone where this machine can, tried on a batch; else print a note and go on without it."""
+    """torch.compile the student's backbone where this machine can, tried on a batch; else print a note and go on
+    without it."""
     before = {name: copy.deepcopy(part.state_dict()) for name, part in (("method", method), ("student", nets.student))}
     nets.student.backbone.compile()
     try:

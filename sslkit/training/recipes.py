@@ -179,6 +179,25 @@ def labels_found(run: Run) -> dict:
     return torch.load(run.path / "labels.pt", weights_only=True)["found"]
 
 
+def labels_in_words(result: dict) -> str:
+    """What a recipe's labels were worth, in lines; empty for a run without a recipe."""
+    def each(found: dict, *names: str) -> list[str]:
+        right = {name: found[name]["precision"] for name in names}
+        return [f"{found[name]['rows']:,}" + ("" if right[name] is None else f" ({right[name]:.1%} "
+                                                                             "right)") for name in names]
+
+    if "trusted" in result:
+        confident, trusted = each(result["trusted"], "confident", "trusted")
+        tau = result["trusted"]["tau_select"]
+        return f"outer labels of confidence {tau:g} and more: {confident}; of them trusted: {trusted}\n"
+    if "labels_found" in result:
+        hdl, own = each(result["labels_found"], "hdl", "control")
+        before, control = (result[name]["test_acc"] for name in ("base", "control"))
+        return (f"labels by HDL, k {result['labels_found']['k']}: {hdl}; the network's own: {own}\n"
+                f"test accuracy before {before:.1%}, after its own labels {control:.1%}, after HDL's:\n")
+    return ""
+
+
 def opened(new: dict, out: str | Path | None) -> Run:
     """The recipe's folder for the record `new`, made if it is not there. InputError where it holds anything else."""
     whole = Run(out or run_path(new))

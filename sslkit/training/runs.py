@@ -44,7 +44,8 @@ def summary(run: Run) -> dict:
 
 
 def note_earlier(runs: Iterable[Run]) -> None:
-    """Print a note where some of these runs were made by an earlier version of sslkit, whose names mean something else."""
+    """Print a note where some of these runs were made by an earlier version of sslkit, whose names mean something
+    else."""
     count, folder = 0, None
     for run in runs:
         try:

@@ -1,7 +1,5 @@
 """RunSpec: everything that `sslkit train` can be asked for, as plain values. The command line parses into it, batches
 send it, the papers' tables compare it."""
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -13,6 +11,7 @@ import torch
 
 from sslkit.data import SSLData, load, source, split
 from sslkit.errors import require
+from sslkit.files import digest
 from sslkit.methods import KDFixMatch, Method, method_class
 from sslkit.records import Progress
 from sslkit.training.config import Config, Machine
@@ -91,9 +90,8 @@ class RunSpec:
     @property
     def name(self) -> str:
         """A short name that differs for specifications that differ, the same on every machine."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:6]
-        data = Path(self.data.data).name
-        return re.sub(r"[^\w.+-]+", "-", f"{self.title}-{data}-{self.data.labels}-s{self.train.seed}-{digest}")
+        data, code = Path(self.data.data).name, digest(asdict(self))[:6]
+        return re.sub(r"[^\w.+-]+", "-", f"{self.title}-{data}-{self.data.labels}-s{self.train.seed}-{code}")
 
     @property
     def code(self) -> dict[str, str]:
