@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from sslkit.data import augment as A
-from sslkit.data import pillow_ops as imageops
+from sslkit.data import pillow_ops
 from sslkit.errors import InputError
 
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
@@ -91,16 +91,16 @@ def test_every_blend_of_two_bytes_equals_pillow():
 @pytest.mark.parametrize("side", [7, 32])
 def test_bilinear_geometry_equals_pillow_bit_for_bit(side, channels):
     x = pictures(60, channels, side)
-    for k, name in enumerate(A.OPS[imageops.ROTATE:]):
+    for k, name in enumerate(A.OPS[pillow_ops.ROTATE:]):
         low, high, _ = VALUES[name]
         value = low + (high - low) * torch.rand(60, generator=seeded(k), dtype=torch.float64)
-        maps = imageops.affine(torch.full((60,), imageops.ROTATE + k), value, side)
-        ours = imageops.bilinear(x.flatten(2), maps).view_as(x)
+        maps = pillow_ops.affine(torch.full((60,), pillow_ops.ROTATE + k), value, side)
+        ours = pillow_ops.bilinear(x.flatten(2), maps).view_as(x)
         theirs = [from_pillow(pillow(to_pillow(i), name, v, bilinear=True)) for i, v in zip(x, value.tolist())]
         assert torch.equal(ours, torch.stack(theirs)), name
 
 
-# The four published variants once more, image by image, from the table in methods.md.
+# The four published variants once more, image by image, as their authors have them.
 def slow_value(variant, name, m, side):
     if name in ("Brightness", "Contrast", "Color", "Sharpness"):
         return .05 + .09 * m if variant in ("mc", "usb") else .1 + .18 * m
@@ -117,7 +117,7 @@ def slow_value(variant, name, m, side):
 
 def slow_view(image, variant, draws, cut):
     """draws: (slots, 4) of op, keep, level, sign; cut: size, row, column; all in [0, 1)."""
-    side, geometric = image.size[0], A.OPS[imageops.ROTATE:]
+    side, geometric = image.size[0], A.OPS[pillow_ops.ROTATE:]
     for op, keep, level, sign in draws:
         name = A.OPS[int(op * 14)]
         m = {"usb": 10 * level, "fixed": 10}.get(variant, 1 + int(9 * level))

@@ -1,9 +1,9 @@
-"""Weak and strong views of a batch of uint8 images: each image has a draw of its own, and nothing loops over images.
+"""Weak and strong views of a batch of uint8 images: every image has its own draw, and nothing loops over images.
 
-The ops are Pillow's, bit for bit (imageops.py). The variants of RandAugment are those of kekmodel/FixMatch-pytorch (mc),
-google-research/fixmatch (rac), USB and TorchSSL (usb) and CoMatch (fixed); `small` is ours, for images under 16 px. All random
-numbers come from one CPU generator, so that every device makes the same views and the host knows, without waiting for a GPU, how
-many rows each op gets. MPS has no float64: views are made on the CPU there.
+The ops equal Pillow's bit for bit (pillow_ops.py). The variants of RandAugment are those of kekmodel/FixMatch-pytorch
+(mc), google-research/fixmatch (rac), USB and TorchSSL (usb) and CoMatch (fixed); `small` is ours, for images under
+16 px. All random numbers come from one CPU generator: every device makes the same views, and the host knows how many
+rows each op gets without waiting for a GPU. MPS has no float64: there, views are made on the CPU.
 """
 import functools
 import math
@@ -13,22 +13,23 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from sslkit.data.pillow_ops import OPS, ROTATE, affine, bilinear, blank, constant, fixed_point, luma, pick, run_sorted, send, steps_to
+from sslkit.data.dataset import send
+from sslkit.data.pillow_ops import OPS, ROTATE, affine, bilinear, blank, column, fixed_point, luma, pick, ramp, run_slot
 from sslkit.errors import choose, require
 
 
 class _Variant(NamedTuple):
-    """What sets a RandAugment apart; a pair (base, span) gives an op's value at level m as base + span * m / 10."""
-    slots: int                       # ops an image
-    p: float                         # chance of each
+    """A variant of RandAugment. A pair (base, span) gives an op's value at level m: base + span * m / 10."""
+    slots: int                       # ops for each image
+    p: float                         # chance that a slot's op is applied
     levels: tuple[float, float]      # lowest and highest m
     whole: bool                      # m is an integer, and so are degrees, thresholds and shifts
     enhance: tuple[float, float]     # factor of Contrast, Brightness, Color, Sharpness
-    bits: tuple[float, float]
-    threshold: tuple[float, float]
+    bits: tuple[float, float]        # of Posterize
+    threshold: tuple[float, float]   # of Solarize
     shift: tuple[float, float]       # span of the translation: (in sides, in pixels)
-    pillow_box: bool                 # cutout as Pillow's inclusive rectangle, or a box clipped all round
-    fill: tuple[int, int, int]       # cutout colour
+    pillow_box: bool                 # cutout: Pillow's inclusive rectangle, or a box clipped at every edge
+    fill: tuple[int, int, int]       # cutout: colour
 
 
 _SPECS = {
@@ -43,9 +44,9 @@ VARIANTS = (*_SPECS, "small")
 def weak(images: Tensor, g: Generator, *, flip: bool = True, pad: int | None = None) -> Tensor:
     """The weak view: a reflect-padded random crop, then a horizontal flip with p .5 (kekmodel/FixMatch-pytorch).
 
-    images: (N, C, H, W) uint8 on any device, C 1 or 3, H == W; the result likewise. g: a CPU generator, the only
-    randomness. pad: pixels, by default 12.5% of the side, at least 1; 0 leaves the crop out. InputError for any other
-    images, generator or pad.
+    images: (N, C, H, W) uint8 on any device, C 1 or 3, H == W; so is the result. g: a CPU generator, the only
+    randomness. pad: pixels, by default 12.5% of the side, at least 1; 0 means no crop. InputError for any other images,
+    generator or pad.
     """
     n, c, side = _check(images, g)
     pad = max(1, side // 8) if pad is None else pad
@@ -53,20 +54,20 @@ def weak(images: Tensor, g: Generator, *, flip: bool = True, pad: int | None = N
     draws = torch.rand(3, n, generator=g, dtype=torch.float64)
     shift = (draws[:2] * (2 * pad + 1)).int() - pad
     mirror = ((draws[2] < .5) & flip).int()
-    # Where rows and columns start, and their steps: a flip starts at the far end and runs back.
+    # Where rows and columns start, and their steps: a mirrored image starts at the far end and runs back.
     plan = torch.stack((shift[0], shift[1] + mirror * (side - 1), torch.ones_like(mirror), 1 - 2 * mirror))
     plan = send(plan, images.device)[..., None]
-    at = plan[:2] + plan[2:] * steps_to(side, torch.int32, images.device)
+    at = plan[:2] + plan[2:] * ramp(side, torch.int32, images.device)
     y, x = side - 1 - (side - 1 - at.abs()).abs()  # reflected at both ends
     return pick(images.flatten(2), (y * side)[:, :, None] + x[:, None, :]).view_as(images)
 
 
 def randaugment(images: Tensor, g: Generator, variant: str, *, magnitude: float | None = None,
                 cutout: bool = True) -> Tensor:
-    """A RandAugment variant and its cutout, drawn for each image (methods.md, the table in Common protocol).
+    """A RandAugment variant (Cubuk et al. 2020, arXiv:1909.13719) and its cutout, drawn for each image.
 
-    images, g: as in weak(). magnitude: one strength for all ops and the cutout, 0 changes nothing, 1 is the end of the
-    variant's range that changes most; None draws. InputError for an unknown variant, other images, a magnitude
+    images, g: as in weak(). magnitude: one strength for all ops and the cutout: 0 changes nothing, 1 is the end of the
+    variant's range that changes most; None draws it. InputError for an unknown variant, other images, a magnitude
     outside [0, 1].
     """
     choose("variant", variant, VARIANTS)
@@ -91,7 +92,7 @@ def randaugment(images: Tensor, g: Generator, variant: str, *, magnitude: float 
 
 
 def strong(images: Tensor, g: Generator, *, variant: str = "mc", flip: bool = True, pad: int | None = None) -> Tensor:
-    """The strong view: a weak view of its own, then randaugment() (FixMatch); shapes and errors as in those two."""
+    """The strong view: a new weak view, then randaugment() (FixMatch). Shapes and errors as in these two."""
     choose("variant", variant, VARIANTS)
     return randaugment(weak(images, g, flip=flip, pad=pad), g, variant)
 
@@ -99,9 +100,9 @@ def strong(images: Tensor, g: Generator, *, variant: str = "mc", flip: bool = Tr
 def apply_op(images: Tensor, name: str, value: Tensor) -> Tensor:
     """One op of OPS on a batch, equal to Pillow's bit for bit.
 
-    images: (N, C, H, W) uint8, as in weak(). value: (N,) floats in the op's own units: degrees, shear, pixels, bits,
-    threshold, factor of enhance(); ignored where the op takes none. InputError for an unknown op, other images, or a
-    value of another shape.
+    images: (N, C, H, W) uint8, as in weak(). value: (N,) floats in the op's units: degrees, shear, pixels, bits,
+    threshold, factor of enhance(); ignored by an op without one. InputError for an unknown op, other images, or a value
+    of another shape.
     """
     at = OPS.index(choose("op", name, OPS))
     n, c, side = _check(images)
@@ -109,7 +110,7 @@ def apply_op(images: Tensor, name: str, value: Tensor) -> Tensor:
     value = value.double().cpu()
     maps = fixed_point(affine(torch.full((n,), at), value, side))
     out = images.flatten(2).clone()
-    run_sorted(out, [0] * (at + 1) + [n] * (len(OPS) - at), *(send(t, images.device) for t in (value, maps)))
+    run_slot(out, [0] * (at + 1) + [n] * (len(OPS) - at), *(send(t, images.device) for t in (value, maps)))
     return out.view_as(images)
 
 
@@ -117,12 +118,12 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], *, ch
     """(images / 255 - mean) / std, float32, as torchvision's ToTensor and Normalize.
 
     images: (N, C, H, W) uint8, as in weak(); the result has the same shape, in channels_last memory if asked.
-    mean, std: C floats, in units of [0, 1]. InputError for other images, or where mean or std has not C entries.
+    mean, std: C floats, in units of [0, 1]. InputError for other images, or if mean or std does not have C entries.
     """
     n, c, side = _check(images)
     require(len(mean) == len(std) == c, f"mean and std need {c} entries each, for images with {c} channels")
-    scale = constant(tuple(1 / (255 * float(s)) for s in std), images.device)
-    offset = constant(tuple(-float(m) / float(s) for m, s in zip(mean, std)), images.device)
+    scale = column(tuple(1 / (255 * float(s)) for s in std), images.device)
+    offset = column(tuple(-float(m) / float(s) for m, s in zip(mean, std)), images.device)
     out = images.float().mul_(scale).add_(offset)
     return out.contiguous(memory_format=torch.channels_last) if channels_last else out
 
@@ -139,20 +140,23 @@ def _check(images: Tensor, g: Generator | None = None) -> tuple[int, int, int]:
 def _curves(variant: str, side: int, pinned: bool) -> Tensor:
     """(3, 14): base, span, whether span * m / 10 is truncated. Pinned: from no change (m = 0) to the most (m = 10)."""
     v = _SPECS[variant]
-    shift = (0, v.shift[0] * side + v.shift[1])
-    rows = [(0, 0)] * 3 + [v.bits, v.threshold] + [v.enhance] * 4 + [(0, 30), (0, .3), (0, .3), shift, shift]
-    whole = ("Posterize", "Solarize", "Rotate", "TranslateX", "TranslateY") if v.whole else ("Posterize",)
-    cut = [name in whole for name in OPS]
+    factors = ("Brightness", "Contrast", "Color", "Sharpness")
+    shift = (0, v.shift[0] * side + v.shift[1], v.whole)
+    curves = {"Posterize": (*v.bits, True), "Solarize": (*v.threshold, v.whole),     # op -> base, span, whole
+              **dict.fromkeys(factors, (*v.enhance, False)), "Rotate": (0, 30, v.whole), "ShearX": (0, .3, False),
+              "ShearY": (0, .3, False), "TranslateX": shift, "TranslateY": shift}
     if pinned:
-        neutral = (0, 0, 0, 8, 256, 1, 1, 1, 1, 0, 0, 0, 0, 0)
-        for i, (base, span) in enumerate(rows):
-            steps = (math.trunc(span * m / 10) if cut[i] else span * m / 10 for m in reversed(v.levels))
-            ends = (base + step - neutral[i] for step in steps)
-            rows[i] = neutral[i], max(ends, key=lambda change: round(abs(change), 9))
-    return torch.tensor([*zip(*rows), cut], dtype=torch.float64)
+        neutral = {"Posterize": 8, "Solarize": 256, **dict.fromkeys(factors, 1)}     # 0 for the others
+        for op, (base, span, whole) in curves.items():
+            steps = (math.trunc(span * m / 10) if whole else span * m / 10 for m in reversed(v.levels))
+            start = neutral.get(op, 0)
+            ends = (base + step - start for step in steps)
+            curves[op] = start, max(ends, key=lambda change: round(abs(change), 9)), whole
+    return torch.tensor([*zip(*(curves.get(op, (0, 0, False)) for op in OPS))], dtype=torch.float64)
 
 
 def _policy(images: Tensor, g: Generator, variant: str, magnitude: float | None) -> Tensor:
+    """The slots of a published variant: ops drawn for each image, all images of a slot at once, sorted by op."""
     v, n, side = _SPECS[variant], len(images), images.shape[-1]
     op, keep, level, sign = torch.rand(4, v.slots, n, generator=g, dtype=torch.float64)
     if magnitude == 0:
@@ -163,23 +167,24 @@ def _policy(images: Tensor, g: Generator, variant: str, magnitude: float | None)
     else:
         level = low + (level * (high - low + 1)).floor_() if v.whole else low + level * (high - low)
     ops = (op * len(OPS)).long() * (keep < v.p)
-    base, span, cut = _curves(variant, side, magnitude is not None)[:, ops]
+    base, span, whole = _curves(variant, side, magnitude is not None)[:, ops]
     step = span * level / 10
-    value = base + torch.where(cut > 0, step.trunc(), step)
+    value = base + torch.where(whole > 0, step.trunc(), step)
     value = torch.where((ops >= ROTATE) & (sign < .5), -value, value)
-    ops, order = ops.sort(dim=1, stable=True)
+    ops, order = ops.sort(dim=1, stable=True)  # in a slot, place k holds image order[k], and image i lies at place[i]
+    place = torch.empty_like(order).scatter_(1, order, torch.arange(n).expand_as(order))
     value = value.gather(1, order)
     maps = affine(ops, value, side)
     maps = maps if variant == "fixed" else fixed_point(maps)
     edges = torch.searchsorted(ops, torch.arange(len(OPS) + 1).expand(v.slots, -1).contiguous()).tolist()
-    back = torch.empty_like(order).scatter_(1, order, torch.arange(n).expand_as(order))
-    # From one slot's order straight to the next one's, at the end back to the first.
-    moves = torch.cat((order[:1], back[:-1].gather(1, order[1:]), back[-1:]))
+    moves = torch.cat((order[:1],                           # from the images' order to the first slot's
+                       place[:-1].gather(1, order[1:]),     # from each slot's order straight to the next slot's
+                       place[-1:]))                         # from the last slot's order back to the images'
     moves, value, maps = (send(t, images.device) for t in (moves, value, maps))
     x = images.flatten(2)
     for slot in range(v.slots):
         x = x.index_select(0, moves[slot])
-        run_sorted(x, edges[slot], value[slot], maps[slot])
+        run_slot(x, edges[slot], value[slot], maps[slot])
     return x.index_select(0, moves[-1]).view_as(images)
 
 
@@ -201,5 +206,5 @@ def _small(images: Tensor, g: Generator, variant: str, magnitude: float | None) 
     x = bilinear(images.flatten(2), a, fill=0)
     mean = luma(x.float()).mean(2, keepdim=True)
     factor, light = tone[:, :, None, None]
-    table = (steps_to(256, torch.float32, x.device) - mean) * factor + mean + light
+    table = (ramp(256, torch.float32, x.device) - mean) * factor + mean + light
     return table.round_().clamp_(0, 255).to(torch.uint8).expand(-1, c, -1).gather(2, x.long()).view_as(images)

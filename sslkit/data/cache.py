@@ -1,6 +1,6 @@
-"""Decoded images, kept as arrays on the disk: read once, loaded in a moment the next time.
+"""A cache of decoded images, kept as arrays on the disk: decoded once, loaded in a moment the next time.
 
-The cache lies in $SSLKIT_CACHE, or ~/.cache/sslkit, under folders/. It may be deleted at any time.
+It lies in $SSLKIT_CACHE, or ~/.cache/sslkit, under folders/. It may be deleted at any time.
 """
 import errno
 import hashlib
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-DECODER = 1                       # raise it when decode() gives other pixels: every cache is then made anew
+DECODER = 1                       # increase it when decode() gives other pixels: every cache is then made anew
 
 
 class Arrays(NamedTuple):
@@ -36,12 +36,12 @@ class Arrays(NamedTuple):
 
 
 def summarize(images, y, test_images, test_y, classes: Sequence[str], info: dict) -> Arrays:
-    """Arrays with their digest, and the mean and std of each channel over (N, num, H, W) uint8 `images`."""
+    """Arrays with their digest, and the mean and std of each channel of `images`, (N, num, H, W) uint8."""
     arrays = [np.ascontiguousarray(a, t) for a, t in ((images, "u1"), (y, "<i8"), (test_images, "u1"), (test_y, "<i8"))]
     digest = hashlib.sha256(json.dumps([list(classes), [a.shape for a in arrays]]).encode())
     for a in arrays:
         digest.update(memoryview(a).cast("B"))
-    # Sums of whole numbers, in pieces that fit a laptop: every machine finds the same mean and std, to the last bit.
+    # Sums of integers, in pieces that fit a laptop: every machine finds the same mean and std, to the last bit.
     counts = sum(np.stack([np.bincount(channel.ravel(), minlength=256) for channel in piece.swapaxes(0, 1)])
                  for piece in np.array_split(arrays[0], 1 + len(arrays[0]) // 1000))     # (num, 256)
     n, levels = int(counts[0].sum()), np.arange(256)
@@ -52,10 +52,10 @@ def summarize(images, y, test_images, test_y, classes: Sequence[str], info: dict
 
 
 def cached(what: str, sources: Sequence[str | Path], build: Callable[[], Arrays]) -> Arrays:
-    """build(), or what it gave for `what` before, if no source has changed its size or time since.
+    """build(), or its earlier result for `what` if no file in `sources` has changed its size or time since.
 
-    Kept as .npy files and meta.json in a folder that appears under its name complete or not at all and never changes
-    afterwards, so that processes need no lock. A damaged one is made anew; one that cannot be written is warned of.
+    The result is kept as .npy files and meta.json in a folder that appears complete or not at all and never changes
+    afterwards, so processes need no lock. A damaged folder is made anew; if it cannot be written, the user is warned.
     """
     home = Path(os.environ.get("SSLKIT_CACHE") or "~/.cache/sslkit").expanduser() / "folders"
     now = hashlib.sha256()
@@ -63,7 +63,7 @@ def cached(what: str, sources: Sequence[str | Path], build: Callable[[], Arrays]
         try:
             found = os.stat(path)
             now.update(os.fsencode(path) + b"|%d|%d\n" % (found.st_size, found.st_mtime_ns))
-        except OSError:               # a link to nowhere, say: whoever reads it says so, with its name
+        except OSError:               # such as a link to nowhere: build() will name it in its error
             now.update(os.fsencode(path))
     key = hashlib.sha256(os.fsencode(f"{what} {DECODER}")).hexdigest()[:16]
     place = home / f"{key}-{now.hexdigest()[:16]}"
@@ -78,24 +78,24 @@ def cached(what: str, sources: Sequence[str | Path], build: Callable[[], Arrays]
     try:
         _keep(result, place)
     except OSError as e:
-        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):     # these mean that another process was faster
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):     # these two: another process was faster
             warnings.warn(f"not cached in {home}, the images will be read again next time: {e}", stacklevel=2)
     for old in home.glob(f"{key}-*"):
-        with suppress(OSError):       # a tmp may be another process at work; after an hour it was killed
+        with suppress(OSError):       # a tmp folder may belong to a running process, but not after an hour
             if old != place and ("-tmp-" not in old.name or time.time() - old.stat().st_mtime > 3600):
                 shutil.rmtree(old)
     return result
 
 
 def _keep(result: Arrays, place: Path) -> None:
-    """Write `result` into the folder `place`, which has all of it or does not appear."""
+    """Write `result` into the folder `place`, which appears complete or not at all."""
     temp = place.with_name(f"{place.name.split('-')[0]}-tmp-{secrets.token_hex(4)}")
     try:
         temp.mkdir(parents=True)
         meta = {**dict(zip(Arrays._fields[4:], result[4:])), "shapes": [a.shape for a in result[:4]]}
         files = {"meta.json": (json.dumps(meta).encode(),)}
         for name, array in zip(Arrays._fields[:4], result):
-            head = io.BytesIO()       # np.save would not notice a disk that is full from the last few kB of a file on
+            head = io.BytesIO()       # not np.save: it does not notice when the disk is full for a file's last few kB
             np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
             files[f"{name}.npy"] = head.getvalue(), array
         for name, parts in files.items():
@@ -103,7 +103,7 @@ def _keep(result: Arrays, place: Path) -> None:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
-        shutil.rmtree(place, ignore_errors=True)     # damaged, or another process's, equal to ours
+        shutil.rmtree(place, ignore_errors=True)     # damaged, or from another process and equal to ours
         os.rename(temp, place)
     finally:
         shutil.rmtree(temp, ignore_errors=True)

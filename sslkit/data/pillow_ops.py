@@ -1,6 +1,6 @@
-"""Pillow's operations on whole batches, bit for bit: ImageOps, ImageEnhance and the C behind them (Geometry.c, Blend.c, Filter.c).
+"""Pillow's operations on whole batches, bit for bit: ImageOps, ImageEnhance and their C code (Geometry, Blend, Filter).
 
-Rows come sorted by op, so that the rows of one kind are a slice; nothing loops over images and nothing waits for the device.
+Rows come sorted by op, so that the rows of one op are a slice. Nothing loops over images or waits for the device.
 """
 import functools
 import math
@@ -9,33 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Ordered by how they are computed: in a batch sorted by op, the rows of one kind are a slice.
+from sslkit.data.dataset import send
+
+# Ordered by how they are computed: in a batch sorted by op, ops that share a computation lie side by side.
 OPS = ("Identity", "AutoContrast", "Equalize", "Posterize", "Solarize", "Brightness", "Contrast", "Color", "Sharpness",
        "Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 ENHANCE, ROTATE = OPS.index("Brightness"), OPS.index("Rotate")
 _LUMA = (19595, 38470, 7471)  # Pillow's weights from RGB to L, in 1/65536
 
 
-def send(t: Tensor, device: torch.device) -> Tensor:
-    """t on the device, without waiting for it."""
-    if device.type == "cuda" and t.device.type == "cpu":
-        return t.pin_memory().to(device, non_blocking=True)
-    return t.to(device)
-
-
 @functools.lru_cache(maxsize=64)
-def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(C, 1, 1), for one value a channel."""
+def column(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(C, 1, 1), one value for each channel."""
     return send(torch.tensor(values, dtype=dtype)[:, None, None], device)
 
 
 @functools.lru_cache(maxsize=64)
-def steps_to(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def ramp(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(n,): 0 to n - 1, made once: never change it in place."""
     return torch.arange(n, dtype=dtype, device=device)
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:
-    """x: (N, C, P), index: (N, ...) of 0..P-1, the same for all channels -> (N, C, the rest flat)."""
+    """Pixels of x (N, C, P) at index (N, ...), 0 to P - 1, the same for all channels: (N, C, the rest flattened)."""
     return x.gather(2, index.long().flatten(1)[:, None, :].expand(-1, x.shape[1], -1))
 
 
@@ -51,18 +47,18 @@ def affine(ops: Tensor, value: Tensor, side: int) -> Tensor:
 
 
 def fixed_point(a: Tensor) -> Tensor:
-    """The same in 16.16 fixed point, int32, started at the first pixel's centre (affine_fixed in Geometry.c)."""
+    """Coefficients `a` in 16.16 fixed point, int32, from the first pixel's centre on (affine_fixed in Geometry.c)."""
     centre = a[..., 2] + a[..., 0] * .5 + a[..., 1] * .5
-    shifted = (a[..., 0, 1] == 0) & (a[..., 1, 0] == 0)  # these stay floating point there: never rounded up
+    shifted = (a[..., 0, 1] == 0) & (a[..., 1, 0] == 0)  # Pillow keeps these in floating point: never rounded up
     centre = torch.where(shifted[..., None], centre.floor(), centre)
     return (torch.cat((a[..., :2], centre[..., None]), -1) * 65536 + .5).floor_().clamp_(-2**30, 2**30).int()
 
 
-# ---- the ops, on rows x: (M, C, P) uint8, P = side * side, value: (M,) float64. On a CPU, torch is slow with booleans
-# and from float to uint8, fast in int16 and float32; so a table and its gather pay only where the arithmetic is long.
+# ---- The ops, on rows x: (M, C, P) uint8, P = side * side; value: (M,) float64. On a CPU, torch is slow with booleans
+# and from float to uint8, but fast in int16 and float32: a table and its gather pay only if the arithmetic is long.
 
-def run_sorted(x: Tensor, edges: list[int], value: Tensor, maps: Tensor) -> None:
-    """One slot, in place: x sorted by op, op k in rows edges[k] to edges[k + 1]; maps: (N, 2, 3), int32 or float64."""
+def run_slot(x: Tensor, edges: list[int], value: Tensor, maps: Tensor) -> None:
+    """One op for each row, in place. x: op k in rows edges[k] to edges[k + 1]. maps: (N, 2, 3), int32 or float64."""
     stretch, equal, bits, solar = (slice(edges[k], edges[k + 1]) for k in range(1, ENHANCE))
     if edges[1] < edges[3]:
         rows = x[edges[1]:edges[3]]
@@ -82,26 +78,26 @@ def run_sorted(x: Tensor, edges: list[int], value: Tensor, maps: Tensor) -> None
 
 
 def _autocontrast(x: Tensor) -> Tensor:
-    """Tables, (M, C, 256)."""
+    """Tables of new levels, (M, C, 256)."""
     low, high = (t[:, :, None].double() for t in (x.amin(2), x.amax(2)))
-    # Not 255 / tensor, which torch takes as 255 * its reciprocal, rounded twice. A flat image keeps its one level.
+    # Not 255 / tensor: torch computes that as 255 * reciprocal, rounded twice. A flat image keeps its only level.
     scale = torch.full_like(low, 255) / (high - low).clamp_(min=1)
     offset = low * (low == high) - low * scale
-    return (steps_to(256, torch.float64, x.device) * scale).add_(offset).short().clamp_(0, 255).to(torch.uint8)
+    return (ramp(256, torch.float64, x.device) * scale).add_(offset).short().clamp_(0, 255).to(torch.uint8)
 
 
 def _equalize(x: Tensor) -> Tensor:
-    """Tables, (M, C, 256)."""
+    """Tables of new levels, (M, C, 256)."""
     m, c, p = x.shape
     count = torch.zeros(m, c, 256, dtype=torch.int32, device=x.device)
-    count.scatter_add_(2, x.long(), steps_to(2, torch.int32, x.device)[1:].expand(m, c, p))
+    count.scatter_add_(2, x.long(), ramp(2, torch.int32, x.device)[1:].expand(m, c, p))
     step = (p - count.gather(2, x.amax(2, keepdim=True).long())) // 255
     table = (count.cumsum(2, dtype=torch.int32).sub_(count).add_(step // 2)) // step.clamp(min=1)
-    return torch.where(step > 0, table.clamp_(max=255), steps_to(256, torch.int32, x.device)).to(torch.uint8)
+    return torch.where(step > 0, table.clamp_(max=255), ramp(256, torch.int32, x.device)).to(torch.uint8)
 
 
 def _enhance(x: Tensor, ends: list[int], factor: Tensor) -> None:
-    """ImageEnhance in place, by Image.blend's float32. x: Brightness, Contrast, Color up to each of ends, Sharpness."""
+    """ImageEnhance in place, in Image.blend's float32. x: Brightness, Contrast, Color up to `ends`, then Sharpness."""
     bright, contrast, color = ends
     pixels = x.float()
     base = torch.zeros_like(pixels)
@@ -124,11 +120,11 @@ def luma(pixels: Tensor) -> Tensor:
 
 
 def _smooth(pixels: Tensor) -> Tensor:
-    """ImageFilter.SMOOTH: (the sum of 3x3 pixels + 4 times the middle one) / 13, rounded; the border as it was."""
+    """ImageFilter.SMOOTH: (the sum of 3x3 pixels + 4 times the middle one) / 13, rounded; the border is unchanged."""
     side, flat, out = math.isqrt(pixels.shape[2]), pixels.flatten(), pixels.clone()
     tall = flat[:-2 * side] + flat[side:-side] + flat[2 * side:]
     total = (tall[:-2] + tall[1:-1]).add_(tall[2:]).add_(flat[side + 1:-side - 1] * 4)
-    # total / 13 + .5 is never nearer to an integer than 1/26, so float32 cannot tip it.
+    # total / 13 + .5 is never closer than 1/26 to an integer, so float32 rounds it correctly.
     mean = F.pad(total.mul_(1 / 13).add_(.5).floor_(), (side + 1, side + 1))
     inner = (..., slice(1, -1), slice(1, -1))
     out.unflatten(2, (side, side))[inner] = mean.view(-1, pixels.shape[1], side, side)[inner]
@@ -136,23 +132,23 @@ def _smooth(pixels: Tensor) -> Tensor:
 
 
 def nearest(x: Tensor, maps: Tensor) -> Tensor:
-    """An affine map for each row, nearest neighbour, black outside. maps: (M, 2, 3) int32."""
+    """One affine map for each row, nearest neighbour, black outside. maps: (M, 2, 3) int32."""
     side = math.isqrt(x.shape[2])
-    # In a frame one pixel wide, every coordinate outside clamps onto black.
+    # A black frame, one pixel wide: coordinates outside are clamped onto it.
     framed = F.pad(x.unflatten(2, (side, side)), (1, 1, 1, 1)).flatten(2)
-    ramp = steps_to(side, torch.int32, x.device)
+    k = ramp(side, torch.int32, x.device)
     right, down, start = maps.permute(2, 1, 0)[..., None]
-    at = (start + 65536 + down * ramp)[..., None] + (right * ramp)[..., None, :]
+    at = (start + 65536 + down * k)[..., None] + (right * k)[..., None, :]
     col, row = at.bitwise_right_shift_(16).clamp_(0, side + 1)
     return pick(framed, row.mul_(side + 2).add_(col))
 
 
 def bilinear(x: Tensor, maps: Tensor, fill: int = 128) -> Tensor:
-    """An affine map for each row, bilinear in float64 as in Geometry.c, truncated. maps: (M, 2, 3) float64."""
+    """One affine map for each row, bilinear in float64 as in Geometry.c, truncated. maps: (M, 2, 3) float64."""
     side = math.isqrt(x.shape[2])
-    ramp = steps_to(side, torch.float64, x.device) + .5
+    k = ramp(side, torch.float64, x.device) + .5
     right, down, start = maps.permute(2, 1, 0)[..., None, None]
-    at = right * ramp + down * ramp[:, None] + start
+    at = right * k + down * k[:, None] + start
     col, row = ((at >= 0) & (at < side))
     inside = (col & row).flatten(1)[:, None]
     low = at.sub_(.5).floor()
@@ -165,12 +161,12 @@ def bilinear(x: Tensor, maps: Tensor, fill: int = 128) -> Tensor:
 
 
 def blank(x: Tensor, start: Tensor, stop: Tensor, fill: tuple[int, int, int]) -> Tensor:
-    """Fill, in place, rows start[0] to stop[0] and columns start[1] to stop[1] of each image. start, stop: (2, N)."""
+    """Fill rows start[0] to stop[0] and columns start[1] to stop[1] of each image, in place. start, stop: (2, N)."""
     start, stop = send(torch.stack((start, stop)).short(), x.device)[..., None]
-    ramp = steps_to(x.shape[2], torch.int16, x.device)
-    rows, cols = ((ramp >= start) & (ramp < stop)).short()
+    k = ramp(x.shape[2], torch.int16, x.device)
+    rows, cols = ((k >= start) & (k < stop)).short()
     box = (rows[:, :, None] * cols[:, None, :]).to(torch.uint8)[:, None]
     x.mul_(1 - box)
     if x.shape[1] == 1:
         fill = (sum(v * w for v, w in zip(fill, _LUMA)) + 32768 >> 16,)
-    return x.add_(box * constant(fill, x.device, torch.uint8)) if any(fill) else x
+    return x.add_(box * column(fill, x.device, torch.uint8)) if any(fill) else x

@@ -1,7 +1,5 @@
 """Which images carry labels: split(), balanced or with a long tail.
 
-    data = split(load("digits"), labels=40, seed=1)
-
 The protocol is that of Oliver et al. 2018 (arXiv:1804.09170), as FixMatch uses it (Sohn et al. 2020, arXiv:2001.07685).
 """
 import math
@@ -11,7 +9,6 @@ from numbers import Real
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sslkit.data.dataset import SSLData, rows_by_class
 from sslkit.errors import require
@@ -54,8 +51,7 @@ def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = 
     others = np.union1d(unknown, _choose_unlabeled(rest, unlabeled, factors[1]))
     stay = np.union1d(labeled, others)
     if len(stay) < len(y):
-        data, left_out = _drop(data, np.setdiff1d(np.arange(len(y)), stay))
-        data = replace(data, left_out=left_out)
+        data = _drop(data, np.setdiff1d(np.arange(len(y)), stay), "left_out")
     labeled, others = (torch.from_numpy(np.searchsorted(stay, rows)).to(data.images.device)     # their new numbers
                        for rows in (labeled, stay if include_labeled else others))
     return replace(data, labeled=labeled, unlabeled=others, seed=int(seed), imbalance=factors,
@@ -123,11 +119,10 @@ def _with_sum(total: int, factor: float, num_classes: int, least: int, what: str
     return counts(low)
 
 
-def _drop(data: SSLData, rows: np.ndarray) -> tuple[SSLData, Tensor]:
-    """`data` without the training rows `rows`, and these rows on its device."""
-    stay = np.delete(np.arange(len(data.y)), rows)
-    rows, stay = (torch.from_numpy(r).to(data.images.device) for r in (rows, stay))
-    return replace(data, images=data.images[stay], y=data.y[stay]), rows
+def _drop(data: SSLData, out: np.ndarray, field: str) -> SSLData:
+    """`data` without the training rows `out`, which are noted in its `field`."""
+    out, stay = (torch.from_numpy(r).to(data.images.device) for r in (out, np.delete(np.arange(len(data.y)), out)))
+    return replace(data, images=data.images[stay], y=data.y[stay], **{field: out})
 
 
 def _hold_out(data: SSLData, count: int) -> SSLData:
@@ -142,5 +137,5 @@ def _hold_out(data: SSLData, count: int) -> SSLData:
     each, rest = divmod(count, num_classes)
     more = set(rng.permutation(num_classes)[:rest].tolist())
     out = np.sort(np.concatenate([r[:each + (c in more)] for c, r in enumerate(rows_by_class(y, num_classes, rng))]))
-    kept, out = _drop(data, out)
-    return replace(kept, test_images=data.images[out], test_y=data.y[out], validation=out)
+    kept = _drop(data, out, "validation")
+    return replace(kept, test_images=data.images[kept.validation], test_y=data.y[kept.validation])
