@@ -60,8 +60,8 @@ def read_files(train: Sequence, y: np.ndarray, test: Sequence, test_y: np.ndarra
     try:
         for done, bad in enumerate(pool.map(work, range(0, len(paths), PIECE)), start=1):
             for i, e in bad:
-                require(skip_bad_images, f"{paths[i]} cannot be read as an image ({e}); mend or remove it, or leave "
-                                         "such files out with --skip-bad-images")
+                require(skip_bad_images, f"{paths[i]} cannot be read as an image ({e}); repair or remove it, or "
+                                         "leave such files out with --skip-bad-images")
                 good[i] = False
             if progress:
                 progress(min(done * PIECE, len(paths)), len(paths), "decoding images")
@@ -99,7 +99,7 @@ def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = Fal
         ignored, found[part] = ignored + len(others), {}
         for name in names:
             found[part][name], other = _images(base / part / name)
-            require(bool(found[part][name]), f"{base / part / name}, a class, holds no images ({' '.join(SUFFIXES)})")
+            require(bool(found[part][name]), f"class {base / part / name} holds no images ({' '.join(SUFFIXES)})")
             ignored += other
     require(len(found["train"]) > 1, f"{base / 'train'} has {len(found['train'])} class folders, at least 2 are needed")
     for a, b in (("train", "test"), ("test", "train")):

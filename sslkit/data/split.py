@@ -34,17 +34,17 @@ def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = 
     unlabeled_imbalance = imbalance if unlabeled_imbalance is None else unlabeled_imbalance
     for what, factor in (("imbalance", imbalance), ("unlabeled_imbalance", unlabeled_imbalance)):
         require(isinstance(factor, Real) and math.isfinite(factor) and abs(factor) >= 1,
-                f"{what} is {factor!r}, it must be 1 or more: images of the first class for one of the last; or -1 or "
-                "less, for the reverse")
+                f"{what} is {factor!r}, it must be 1 or more (images of the first class for each of the last) or, "
+                "for the reverse, -1 or less")
     factors = tuple(1.0 if factor == -1 else float(factor) for factor in (imbalance, unlabeled_imbalance))
     require(0 <= seed < 2**32, f"seed must be from 0 to {2**32 - 1}, not {seed}")
-    require(data.left_out is None, "images left this data for its long tail already: split the data as loaded")
+    require(data.left_out is None, "this data was split with a long tail already: split the data as loaded instead")
     if validation:
         data = _hold_out(data, int(validation))
     y = data.y.cpu().numpy()
     unknown = np.flatnonzero(y < 0)
-    require(unlabeled is None or len(unknown) == 0, f"{len(unknown):,} images are of no known class: the number of "
-                                                    "unlabelled images cannot be chosen")
+    require(unlabeled is None or len(unknown) == 0,
+            f"{len(unknown):,} images are of no known class, so their number cannot be chosen: leave out unlabeled")
     of_class = rows_by_class(y, data.num_classes, np.random.RandomState(seed))
     labeled = _choose_labeled(of_class, int(labels), factors[0], data.classes)
     rest = [rows[~np.isin(rows, labeled)] for rows in of_class]
@@ -128,7 +128,7 @@ def _drop(data: SSLData, out: np.ndarray, field: str) -> SSLData:
 def _hold_out(data: SSLData, count: int) -> SSLData:
     """`data` with `count` training rows in place of the test set."""
     done = len(data.validation)
-    require(done == 0, f"{done} training rows are the test set already: split the data as loaded")
+    require(done == 0, f"{done} training rows are the test set already: split the data as loaded instead")
     y, num_classes = data.y.cpu().numpy(), data.num_classes
     most = num_classes * (int(np.bincount(y[y >= 0], minlength=num_classes).min()) - 1)
     require(0 < count <= most, f"validation must be from 0 to {most}, not {count}: each of {num_classes} classes gives "
