@@ -1,4 +1,4 @@
-"""The papers' tables: their numbers are the files', ours stand beside them, and as comparable only with the same protocol."""
+"""The papers' tables: their numbers are those of the files; ours are comparable only with the same protocol."""
 import csv
 import io
 import json
@@ -36,13 +36,14 @@ def specs(name: str, row: str, column: str, at: str, seeds: int) -> list[RunSpec
 
 
 def line(name: str, row: str, column: str, store: Path) -> papers.Line:
-    (found,) = [one for one in papers.beside(papers.table(name), store=store) if (one.cell.row, one.cell.column) == (row, column)]
+    (found,) = [one for one in papers.beside(papers.table(name), store=store)
+                if (one.cell.row, one.cell.column) == (row, column)]
     return found
 
 
-@pytest.mark.parametrize("name, file, column", [("simmatch-1", "simmatch_table1", "mean"), ("simmatch-5", "simmatch_table5", "top1"),
-                                                ("kd-fixmatch", "kd_fixmatch_gains", "gain_over_fixmatch_points"),
-                                                ("hdl", "hdl_gains", "gain_points")])
+@pytest.mark.parametrize("name, file, column", [
+    ("simmatch-1", "simmatch_table1", "mean"), ("simmatch-5", "simmatch_table5", "top1"),
+    ("kd-fixmatch", "kd_fixmatch_gains", "gain_over_fixmatch_points"), ("hdl", "hdl_gains", "gain_points")])
 def test_a_table_has_the_papers_numbers_each_once(name, file, column):
     printed = [cell.paper for cell in papers.table(name).cells if cell.paper is not None]
     assert printed == [float(row[column]) for row in papers.rows_of(file)]
@@ -56,7 +57,8 @@ def test_the_wide_tables_have_every_number():
 
 
 def test_reruns_stand_beside_their_row():
-    cell = next(cell for cell in papers.table("simmatch-1").cells if (cell.row, cell.column) == ("FixMatch(RA)", "CIFAR-10@250"))
+    place = "FixMatch(RA)", "CIFAR-10@250"
+    cell = next(cell for cell in papers.table("simmatch-1").cells if (cell.row, cell.column) == place)
     assert cell.reruns == {"TorchSSL": 95.14, "USB": pytest.approx(95.1, abs=0.2)} and cell.std == 0.65
 
 
@@ -75,16 +77,19 @@ def test_a_cell_not_run_is_empty_and_a_method_not_built_says_so(tmp_path):
     assert {one.cell.row for one in lines if one.verdict == "not built yet"} == {
         "Pi-Model", "Pseudo-Labeling", "Mean Teacher", "UDA", "Dash", "CoMatch"}
     assert {one.verdict for one in lines if one.cell.row == "SimMatch"} == {""}
-    assert all("ImageNet" in one.verdict or "not built" in one.verdict for one in papers.beside(papers.table("simmatch-2"), store=tmp_path))
+    verdicts = [one.verdict for one in papers.beside(papers.table("simmatch-2"), store=tmp_path)]
+    assert all("ImageNet" in verdict or "not built" in verdict for verdict in verdicts)
 
 
 def test_ours_has_mean_std_and_seeds(tmp_path):
     for job, acc in zip(specs("simmatch-1", "SimMatch", "digits@20", "quick", 3), (0.9, 0.92, 0.97)):
         finish(tmp_path, job, test_acc=acc)
     one = line("simmatch-1", "SimMatch", "digits@20", tmp_path)
-    assert one.mean == pytest.approx(93) and one.std == pytest.approx(3.6056, abs=1e-3) and list(one.values) == [0, 1, 2]
-    assert not one.comparable and one.difference is None and one.verdict == "no such number in the paper" and one.scale == "quick"
-    assert [len(one.values) for one in papers.beside(papers.table("simmatch-1"), store=tmp_path, seeds=2) if one.values] == [2]
+    assert one.mean == pytest.approx(93) and one.std == pytest.approx(3.6056, abs=1e-3)
+    assert list(one.values) == [0, 1, 2] and one.scale == "quick"
+    assert not one.comparable and one.difference is None and one.verdict == "no such number in the paper"
+    first = papers.beside(papers.table("simmatch-1"), store=tmp_path, seeds=2)
+    assert [len(one.values) for one in first if one.values] == [2]
     finish(tmp_path, replace(job, train=replace(job.train, seed=77)), test_acc=0.9)
     assert 77 in line("simmatch-1", "SimMatch", "digits@20", tmp_path).values
 
@@ -120,7 +125,8 @@ def test_scales_of_one_cell_have_a_line_each(tmp_path):
 
 
 def test_gains_are_between_stages_of_one_run(tmp_path):
-    finish(tmp_path, specs("kd-fixmatch", "KD-FixMatch", "digits@20", "quick", 1)[0], test_acc=0.95, outer={"test_acc": 0.93})
+    finish(tmp_path, specs("kd-fixmatch", "KD-FixMatch", "digits@20", "quick", 1)[0], test_acc=0.95,
+           outer={"test_acc": 0.93})
     finish(tmp_path, specs("hdl", "HDL on MixMatch", "digits@20", "quick", 1)[0], test_acc=0.9, base={"test_acc": 0.91},
            control={"test_acc": 0.905})
     assert line("kd-fixmatch", "KD-FixMatch", "digits@20", tmp_path).mean == pytest.approx(2)
@@ -148,16 +154,18 @@ def test_every_setting_of_the_data_is_part_of_the_protocol(digits):
     job = RunSpec("supervised", train=Config(steps=40))
     config, method = job.train.resolve(digits, torch.device("cpu")), job.make()
     assert protocol(record(method, digits, config)) == job.protocol()
-    others = [replace(digits, flip=True), split(load("digits"), 20, 0, unlabeled=100), split(load("digits"), 20, 0, validation=100),
-              split(load("digits"), 20, 0, include_labeled=False), split(load("digits"), 20, 0, unlabeled_imbalance=2)]
+    changed = {"unlabeled": 100}, {"validation": 100}, {"include_labeled": False}, {"unlabeled_imbalance": 2}
+    others = [replace(digits, flip=True), *(split(load("digits"), 20, 0, **setting) for setting in changed)]
     keys = {protocol(record(method, data, config)) for data in others}
     keys.add(protocol(record(method, digits, config, build("small", 10, 1, seed=1))))
     assert len(keys) == 6 and job.protocol() not in keys
-    assert protocol(record(method, split(load("digits"), 20, 3), replace(config, seed=3))) == job.protocol(), "another seed is the same"
+    other_seed = record(method, split(load("digits"), 20, 3), replace(config, seed=3))
+    assert protocol(other_seed) == job.protocol()
 
 
 def test_a_gain_whose_paper_tells_too_little_is_never_comparable(tmp_path):
-    finish(tmp_path, specs("kd-fixmatch", "KD-FixMatch", "CIFAR-10@4000", "paper", 1)[0], test_acc=0.95, outer={"test_acc": 0.93})
+    finish(tmp_path, specs("kd-fixmatch", "KD-FixMatch", "CIFAR-10@4000", "paper", 1)[0], test_acc=0.95,
+           outer={"test_acc": 0.93})
     one = line("kd-fixmatch", "KD-FixMatch", "CIFAR-10@4000", tmp_path)
     assert not one.comparable and one.verdict == "no: the paper's steps, batch, views are not known"
 
@@ -190,7 +198,8 @@ def test_a_methods_arguments_are_compared_too(row, column, why, tmp_path):
     default = replace(papers_own, arguments={})
     finish(tmp_path / "other", default, test_acc=0.9)
     (run,) = finished(tmp_path / "other")[default.protocol()].values()
-    assert any(word.startswith(("passes split", "lambda u 75", "num strong 2")) for word in papers.ours.differences(cell, run))
+    found = papers.ours.differences(cell, run)
+    assert any(word.startswith(("passes split", "lambda u 75", "num strong 2")) for word in found)
 
 
 def test_a_damaged_run_is_left_out(tmp_path):
@@ -224,7 +233,8 @@ def test_formats(tmp_path):
 
 
 def test_what_ours_show_in_words():
-    lines = [papers.Line(papers.Cell("A", "x@1"), "quick", {0: 90.0, 1: 92.0}), papers.Line(papers.Cell("B", "x@1"), "quick", {0: 95.0})]
+    lines = [papers.Line(papers.Cell(row, "x@1"), "quick", values)
+             for row, values in {"A": {0: 90.0, 1: 92.0}, "B": {0: 95.0}}.items()]
     assert papers.ranking(lines) == "x@1: B 95.00 (n = 1), A 91.00 ± 1.41 (n = 2)"
     assert papers.ranking([papers.Line(papers.Cell("A", "x@1"))]).startswith("nothing of ours")
     assert papers.dots(lines) == {"A": [0.9, 0.92], "B": [0.95]}
@@ -232,7 +242,8 @@ def test_what_ours_show_in_words():
 
 def test_the_jobs_of_each_scale():
     count = {at: {name: len(table.specs(scale(at), 2)) for name, table in papers.tables().items()} for at in SCALES}
-    assert count["quick"] == {"simmatch-1": 8, "simmatch-2": 0, "simmatch-3": 0, "simmatch-5": 6, "kd-fixmatch": 2, "hdl": 8}
+    assert count["quick"] == {"simmatch-1": 8, "simmatch-2": 0, "simmatch-3": 0, "simmatch-5": 6, "kd-fixmatch": 2,
+                              "hdl": 8}
     assert count["gpu"]["simmatch-1"] == 2 * 4 * 3 and count["paper"]["simmatch-1"] == 2 * 4 * 6
     for table in papers.tables().values():
         for at in SCALES:
@@ -243,9 +254,12 @@ def test_the_jobs_of_each_scale():
 
 @pytest.mark.parametrize("words, message", [
     (["table", "simmach-1"], "did you mean 'simmatch-1'?"), (["table", "hdl", "--format", "mdd"], "did you mean 'md'?"),
-    (["table", "hdl", "--scale", "quik"], "did you mean 'quick'?"), (["table", "hdl", "--store", "/nowhere/at/all"], "there is no folder"),
-    (["reproduce", "tables", "--scale", "big"], "unknown scale 'big'"), (["reproduce", "tables", "--seeds", "0"], "seeds is 0"),
-    (["reproduce", "tables", "--workers", "0"], "workers is 0"), (["reproduce", "00", "--seeds", "3"], "--seeds is for tables"),
+    (["table", "hdl", "--scale", "quik"], "did you mean 'quick'?"),
+    (["table", "hdl", "--store", "/nowhere/at/all"], "there is no folder"),
+    (["reproduce", "tables", "--scale", "big"], "unknown scale 'big'"),
+    (["reproduce", "tables", "--seeds", "0"], "seeds is 0"),
+    (["reproduce", "tables", "--workers", "0"], "workers is 0"),
+    (["reproduce", "00", "--seeds", "3"], "--seeds is for tables"),
     (["reproduce", "simmatch-7"], "did you mean 'simmatch-5'?"),
     (["reproduce", "tables", "simmatch-7"], "unknown lesson 'simmatch-7'"),
     (["reproduce", "tables", "-p", "x", "1"], "unknown parameter 'x'"),

@@ -13,12 +13,12 @@ from sslkit.training import Run, finished
 
 @dataclass(frozen=True)
 class Line:
-    """A cell with what a store holds for it at one scale."""
+    """A cell, and what a store holds for it at one scale. Numbers in percent; None where there is none."""
     cell: Cell
-    scale: str = ""
-    values: dict[int, float] = field(default_factory=dict)       # seed -> percent
-    differs: tuple[str, ...] = ()                                # from the paper's protocol, in words
-    mixed: str = ""                                              # what makes the seeds unequal, in words
+    scale: str = ""                                              # "" if the store holds nothing
+    values: dict[int, float] = field(default_factory=dict)       # seed -> our number
+    differs: tuple[str, ...] = ()                                # settings that differ from the paper's, in words
+    mixed: str = ""                                              # what differs between the seeds' runs, in words
 
     @property
     def mean(self) -> float | None:
@@ -34,24 +34,33 @@ class Line:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's, where the two are comparable."""
+        """Our mean minus the paper's number, if the two are comparable."""
         return self.mean - self.cell.paper if self.comparable else None
 
     @property
     def verdict(self) -> str:
-        """Whether the row is comparable, and if not, why."""
-        mixed = f", {self.mixed}" * bool(self.mixed)
+        """Whether the line is comparable, and if not, why."""
         if not self.values:
             return self.cell.missing
         if self.cell.paper is None:
-            return "no such number in the paper" + mixed
-        if self.differs:
-            return "no: " + "; ".join(self.differs) + mixed
-        return "yes, as far as known" + f" (not: {self.cell.unknown})" * bool(self.cell.unknown) + mixed
+            answer = "no such number in the paper"
+        elif self.differs:
+            answer = "no: " + "; ".join(self.differs)
+        else:
+            answer = "yes, as far as known" + (f" (not: {self.cell.unknown})" if self.cell.unknown else "")
+        return f"{answer}, {self.mixed}" if self.mixed else answer
+
+    def as_dict(self) -> dict:
+        """The line as plain values, as the JSON table has them."""
+        cell = self.cell
+        return {"method": cell.row, "column": cell.column, "bound": cell.bound or None, "paper": cell.paper,
+                "paper_std": cell.std, "reruns": cell.reruns, "ours": self.mean, "ours_std": self.std,
+                "seeds": self.values, "difference": self.difference, "scale": self.scale or None,
+                "comparable": self.comparable, "why": self.verdict or None, "notes": [*cell.notes, *cell.usb_notes]}
 
 
 def differences(cell: Cell, run: Run) -> tuple[str, ...]:
-    """In what the run's settings, those of its method included, differ from what is known of the paper's."""
+    """The settings of the run, its method's included, that differ from the paper's known ones, in words."""
     if cell.published is None:
         many = "," in cell.unknown
         return (f"the paper's {cell.unknown} are not known" if many else f"{cell.unknown} in the paper is not known",)
@@ -59,14 +68,13 @@ def differences(cell: Cell, run: Run) -> tuple[str, ...]:
     for part, settings in cell.published.items():
         for name, value in settings.items():
             if (used := run.config[part][name]) != value:
-                whole = "," if isinstance(value, int) else ""
-                found.append(f"{name.replace('_', ' ')} {used:{whole}}, paper {value:{whole}}")
+                form = "," if isinstance(value, int) else ""
+                found.append(f"{name.replace('_', ' ')} {used:{form}}, paper {value:{form}}")
     return tuple(found)
 
 
 def inequality(runs: Sequence[Run], now: dict) -> str:
-    """In what the runs of one line are unequal besides their seed, in words; `now`: the code that would train them
-    today."""
+    """What but the seed differs between the runs of one line, in words. now: the code that would train them today."""
     codes, precisions = [run.config.get("code") for run in runs], {run.config["train"]["precision"] for run in runs}
     words = []
     if any(code != codes[0] for code in codes):
@@ -80,9 +88,12 @@ def inequality(runs: Sequence[Run], now: dict) -> str:
 
 def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int | None = None,
            runs: dict[str, dict[int, Run]] | None = None) -> list[Line]:
-    """The table's cells with what the store holds at each of the scales, of all seeds or of 0 to `seeds` - 1: a Line
-    for each scale that has any, one without values where none has. runs: what training.finished(store) found, for
-    several tables."""
+    """The table's cells with our numbers from the store: a Line for each scale that has any, one without values if none
+    has. InputError for a scale that does not exist.
+
+    seeds: only those from 0 to `seeds` - 1 (default: all). runs: what training.finished(store) found, so that several
+    tables read the store once.
+    """
     runs, lines = finished(store) if runs is None else runs, []
     for cell in table.cells:
         mine = []
@@ -90,7 +101,7 @@ def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | No
             spec, values, used = cell.spec(scale(name), 0), {}, []
             for seed, run in sorted(runs.get(spec.protocol(), {}).items()) if spec else ():
                 if seeds is None or seed < seeds:
-                    with suppress(InputError, KeyError, TypeError):             # a result without the figure is none
+                    with suppress(InputError, KeyError, TypeError):             # a result without the figure is skipped
                         values[seed] = 100 * table.value(run.result)
                         used.append(run)
             if values:

@@ -7,8 +7,7 @@ from sslkit.errors import choose
 
 @dataclass(frozen=True)
 class Scale:
-    """Which data sets it trains on, and for how many steps; everything else is training.Config's default for the
-    data."""
+    """The data sets that are trained on, and for how many steps; all else is training.Config's default for the data."""
     about: str
     data: tuple[str, ...]
     steps: int
@@ -16,10 +15,12 @@ class Scale:
 
 SCALES = {
     "quick": Scale("digits and a small network: minutes on a laptop", ("digits",), SOURCES["digits"].steps),
-    "gpu": Scale("CIFAR-10, WRN-28-2, 2^15 steps: minutes a run on one modern GPU", ("cifar10",), SOURCES["cifar10"].steps),
-    "paper": Scale("the papers' data and networks, 2^20 steps", ("cifar10", "cifar100", "svhn", "stl10", "food101"), 2**20)}
+    "gpu": Scale("CIFAR-10, WRN-28-2, 2^15 steps: minutes a run on one modern GPU", ("cifar10",),
+                 SOURCES["cifar10"].steps),
+    "paper": Scale("the papers' data and networks, 2^20 steps", ("cifar10", "cifar100", "svhn", "stl10", "food101"),
+                   2**20)}
 
 
 def scale(name: str) -> Scale:
-    """The scale called `name`; InputError with the nearest name where there is none."""
+    """The scale called `name`. InputError with the nearest name if there is none."""
     return SCALES[choose("scale", name, SCALES)]
