@@ -14,6 +14,7 @@ from pathlib import Path
 from sslkit.errors import InputError, choose, require
 from sslkit.terminal import Parser, ProgressLine, Screen, aligned, chosen
 
+MANY_VIEWS = 20_000                  # in a step; more are slow enough for a note
 USAGE = """usage: sslkit COMMAND [FLAGS]
 
   train METHOD   one run: supervised, mixmatch, remixmatch, fixmatch, freematch, simmatch, kd-fixmatch; --hdl on all
@@ -52,8 +53,13 @@ def train(argv: list[str]) -> int:
     if data.left_out is not None:
         labeled, unlabeled = (" ".join(f"{n:,}" for n in part) for part in data.counts())
         print(f"images of each class, labelled {labeled}; unlabelled {unlabeled}", file=sys.stderr)
-    run = begun(values, spec.identity(data, machine))
-    line = ProgressLine(spec.train.resolve(data, machine.torch_device()).steps)
+    run, config = begun(values, spec.identity(data, machine)), spec.train.resolve(data, machine.torch_device())
+    views = config.batch_size * (1 + config.mu * len(spec.make(**spec.arguments).views))
+    if views > MANY_VIEWS:
+        size = 4e-9 * views * data.images[0].numel()
+        print(f"note: a step makes {views:,} views, {size:.1f} GB before the network; a smaller --batch-size or --mu needs "
+              "less memory and time", file=sys.stderr)
+    line = ProgressLine(config.steps)
     try:
         run = spec.run(data, machine, out=run.path, live=line.stage, progress=line.loading)
     except Stopped as stop:
@@ -213,9 +219,9 @@ def reproduce(argv: list[str]) -> int:
     parameters: dict[str, list[str]] = {}
     for name, value in values.parameter:
         parameters.setdefault(name, []).append(value)
-    good = batch.reproduce(values.lessons, out=values.out, parameters=parameters, again=values.again, refresh=values.refresh,
-                           timeout_s=values.timeout, command=shlex.join(["sslkit", "reproduce", *argv]), tables=tables,
-                           scheduler=values.scheduler, workers=values.workers)
+    good = batch.reproduce(values.lessons, out=values.out, parameters=parameters, again=values.again,
+                           refresh=values.refresh, timeout_s=values.timeout, tables=tables, scheduler=values.scheduler,
+                           workers=values.workers, command=shlex.join(["sslkit", "reproduce", *argv]))
     return 0 if good else 1
 
 
@@ -305,5 +311,5 @@ def main(argv: list[str] | None = None) -> int:
         print("\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or Python's flush at the end would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())    # or Python's flush at the end would complain
         return 141

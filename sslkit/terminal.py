@@ -28,7 +28,8 @@ class Parser(argparse.ArgumentParser):
             word = unknown[0].split("=")[0]
             if not word.startswith("-"):
                 self.error(f"unexpected word {word!r}")
-            near = difflib.get_close_matches(word, [s for a in self._actions for s in a.option_strings], n=1, cutoff=0.5)
+            known = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
             self.error(f"unknown flag {word}" + (f": did you mean {near[0]}?" if near else ""))
         return values
 
@@ -79,8 +80,11 @@ def chosen(function: Callable, values: argparse.Namespace, prefix: str = "") -> 
 def aligned(table: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
     """The rows of a table as lines; the columns `left` begin, the others end at the same place."""
     widths = [max(map(len, column)) for column in zip(*table)]
-    return ["  ".join(text.ljust(w) if k in left else text.rjust(w) for k, (text, w) in enumerate(zip(row, widths))).rstrip()
-            for row in table]
+    def line(row: tuple[str, ...]) -> str:
+        cells = (text.ljust(w) if k in left else text.rjust(w) for k, (text, w) in enumerate(zip(row, widths)))
+        return "  ".join(cells).rstrip()
+
+    return [line(row) for row in table]
 
 
 def clock(seconds: float) -> str:
@@ -93,7 +97,7 @@ class ProgressLine:
     """One line that is rewritten on a terminal; elsewhere a line of its own every 10 seconds."""
 
     def __init__(self, steps: int, stream=None):
-        self.stream, self.width, self.told = stream or sys.stderr, 0, 0.0
+        self.stream, self.width, self.written = stream or sys.stderr, 0, 0.0
         self.live = self.stream.isatty()
         self.start("", steps)
 
@@ -106,14 +110,15 @@ class ProgressLine:
         now = time.monotonic()
         if self.live:
             columns = os.get_terminal_size(self.stream.fileno()).columns or 80
-            text = (text if len(text) < columns else text.replace("  ", " "))[:columns - 1]       # a line that wraps cannot be rewritten
+            text = text if len(text) < columns else text.replace("  ", " ")
+            text = text[:columns - 1]                            # a line that wraps cannot be rewritten
             self.stream.write("\r" + text.ljust(self.width) + ("\n" if last else ""))
             self.width = 0 if last else len(text)
-        elif last or now - self.told > 10:
+        elif last or now - self.written > 10:
             self.stream.write(text + "\n")
         else:
             return
-        self.told = now
+        self.written = now
         self.stream.flush()
 
     def end(self) -> None:
@@ -136,10 +141,11 @@ class ProgressLine:
         m, now = snap.metrics, time.monotonic()
         self.first = self.first or (snap.step, now)
         self.acc = m.get("test_acc", self.acc)
-        pace = (now - self.first[1]) / (snap.step - self.first[0]) if snap.step > self.first[0] else (now - self.begin) / max(1, snap.step)
-        left = round(pace * (self.steps - snap.step))
+        (step, then) = self.first if snap.step > self.first[0] else (min(0, snap.step - 1), self.begin)
+        left = round((now - then) / (snap.step - step) * (self.steps - snap.step))
         share = lambda v: "  -  " if v is None else f"{v:5.1%}"                 # noqa: E731
-        pseudo = "" if m["mask_rate"] is None else f"  kept {share(m['mask_rate'])}  pseudo {share(m['pseudo_label_acc'])}"
+        kept, right = share(m["mask_rate"]), share(m["pseudo_label_acc"])
+        pseudo = "" if m["mask_rate"] is None else f"  kept {kept}  pseudo {right}"
         clock = (f"{left // 3600}:{left // 60 % 60:02}" if left >= 3600 else f"{left // 60}") + f":{left % 60:02}"
         self.write(f"step {snap.step:,}/{self.steps:,}  loss {m['loss']:.3f}{pseudo}  test {share(self.acc)}  {clock} "
                    "left",
@@ -150,7 +156,7 @@ class Screen:
     """Some lines that are rewritten on a terminal; elsewhere the first of them, every 10 seconds."""
 
     def __init__(self, stream=None):
-        self.stream, self.drawn, self.told = stream or sys.stderr, 0, -math.inf
+        self.stream, self.drawn, self.written = stream or sys.stderr, 0, -math.inf
         self.live = self.stream.isatty()
         self.pause = 0.5 if self.live else 10.0          # seconds between two pictures
 
@@ -161,9 +167,9 @@ class Screen:
     def show(self, lines: list[str]) -> None:
         """`lines` in place of those shown before; none: take them away."""
         if not self.live:
-            if lines and time.monotonic() - self.told >= self.pause:
+            if lines and time.monotonic() - self.written >= self.pause:
                 self.say(lines[0])
-                self.told = time.monotonic()
+                self.written = time.monotonic()
             return
         columns = shutil.get_terminal_size().columns
         up = f"\x1b[{self.drawn}A" if self.drawn else ""

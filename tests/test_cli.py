@@ -284,7 +284,7 @@ def test_resume_after_a_kill_before_the_first_checkpoint(sslkit, runs, monkeypat
 def test_ctrl_c_before_training_has_begun(sslkit, monkeypatch, runs):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
-    monkeypatch.setattr("sslkit.data.load", interrupted)
+    monkeypatch.setattr("sslkit.training.spec.load", interrupted)
     code, out, err = sslkit("train", "fixmatch", *SHORT)
     assert code == 130 and err == "\nstopped\n" and not runs.exists()
 
@@ -364,7 +364,7 @@ def test_a_diverging_loss_is_a_sentence_and_exit_code_1(sslkit, runs):
     (["train", "fixmatch", "--lr", "inf"], ["lr is inf", "finite"]),
     (["train", "fixmatch", "--weight-decay", "-1"], ["weight_decay is -1"]),
     (["train", "fixmatch", "--momentum", "1.5"], ["momentum is 1.5"]),
-    (["train", "fixmatch", "--ema-decay", "2"], ["ema_decay is 2", "between 0 and 1"]),
+    (["train", "fixmatch", "--ema-decay", "2"], ["ema_decay is 2", "from 0 up and below 1"]),
     (["train", "fixmatch", "--bn-momentum", "-1"], ["bn_momentum is -1", "between 0 and 1"]),
     (["train", "fixmatch", "--threads", "0"], ["threads is 0", "at least 1"]),
     (["train", "fixmatch", "--seed", "-1"], ["seed", "-1"]),
@@ -436,6 +436,25 @@ def test_an_out_that_holds_another_configuration(sslkit, refused, tmp_path):
     before = {p: p.read_bytes() for p in (tmp_path / "run").iterdir()}
     refused([*words, "--lr", "0.3"], str(tmp_path / "run"), "holds another configuration", "train.lr 0.1 -> 0.3")
     assert {p: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("words, message", [
+    ("--out=", "--out is empty"), ("--hdl-k 5", "are settings of --hdl: add it"), ("--momentum 1", "from 0 up and below 1"),
+    ("--ema-decay 1", "from 0 up and below 1"), ("--device cpu:7", "only cuda devices have a number"),
+    ("--steps 99999999999999999999", "it must be at most"), ("--threads 999999", "it must be at most 4096"),
+    (f"--steps 2 --out {'x' * 400}", "File name too long")])
+def test_doubtful_input_is_refused_in_a_sentence(words, message, refused):
+    refused(["train", "fixmatch", *words.split()], message)
+
+
+def test_an_outer_run_without_a_name_is_refused(refused):
+    refused(["train", "kd-fixmatch", "--outer", ""], "--outer is empty")
+
+
+def test_a_step_of_very_many_views_is_said_before_it_is_waited_for(sslkit, monkeypatch):
+    monkeypatch.setattr(cli, "MANY_VIEWS", 50)
+    code, _, err = sslkit("train", "fixmatch", *SHORT, "--batch-size", "20")
+    assert code == 0 and "note: a step makes 100 views, 0.0 GB before the network" in err
 
 
 # ---- help
@@ -581,7 +600,7 @@ def test_kd_fixmatch_is_stopped_and_goes_on(sslkit, runs, monkeypatch):
     code, out, err = sslkit(*KD)
     assert code == 130 and "/inner can go on" in err and "continue with: sslkit train kd-fixmatch" in err and "--resume" in err
     code, _, err = sslkit(*KD)
-    assert code == 2 and "--resume goes on with it" in err
+    assert code == 2 and "--resume continues it" in err
     monkeypatch.setattr(room.ProgressLine, "__call__", line)
     code, out, err = sslkit(*KD, "--resume")
     assert code == 0 and "outer network" not in err and "test accuracy" in out

@@ -3,5 +3,3 @@ from sslkit.data import augment
 from sslkit.data.dataset import SSLData, send
 from sslkit.data.sources import SOURCES, load, source
 from sslkit.data.split import long_tail, split
-
-__all__ = ["SOURCES", "SSLData", "augment", "load", "long_tail", "send", "source", "split"]

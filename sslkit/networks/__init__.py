@@ -1,5 +1,3 @@
 """Networks: backbones, build() by name, and the pair of student and EMA teacher."""
 from sslkit.networks.network import Network, build, expected_pixels, known_network
 from sslkit.networks.pair import Nets
-
-__all__ = ["Nets", "Network", "build", "expected_pixels", "known_network"]

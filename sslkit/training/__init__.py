@@ -11,8 +11,3 @@ from sslkit.training.rules import Propagate, Select
 from sslkit.training.run import Run, Stopped, fit, has_result
 from sslkit.training.runs import all_runs, finished, newest, note_earlier, summary
 from sslkit.training.spec import DataSpec, RunSpec
-
-__all__ = ["CORE", "RECIPE_CODE", "Config", "DataSpec", "Feed", "Machine", "Propagate", "Run", "RunSpec", "Select", "Stopped", "all_runs", "code_of",
-           "evaluate", "finished", "fit", "has_result", "hdl_on", "is_earlier", "kd_fixmatch", "labels_found", "labels_in_words", "method_names",
-           "metrics", "newest", "note_earlier", "parse",
-           "predict", "protocol", "quality", "record", "run_path", "set_up", "store", "summary", "take_step", "train"]

@@ -72,7 +72,9 @@ class Config:
 
         within(lambda v: isinstance(v, Integral) and not isinstance(v, bool), "a whole number", *WHOLE)
         within(lambda v: v >= 1, "at least 1", "steps", "batch_size", "mu", "eval_every")
-        within(lambda v: 0 <= v <= 1, "between 0 and 1", "ema_decay", "bn_momentum", "momentum")
+        within(lambda v: v <= 2**40, f"at most {2**40}", "steps")
+        within(lambda v: 0 <= v <= 1, "between 0 and 1", "bn_momentum")
+        within(lambda v: 0 <= v < 1, "from 0 up and below 1", "ema_decay", "momentum")
         within(lambda v: 0 < v < math.inf, "a finite number above 0", "lr")
         within(lambda v: 0 <= v < math.inf, "a finite number from 0 up", "weight_decay")
         within(lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295", "seed")
@@ -118,7 +120,8 @@ class Machine:
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        choose("device", name.split(":")[0], ("cpu", "cuda", "mps"))
+        kind = choose("device", name.split(":")[0], ("cpu", "cuda", "mps"))
+        require(kind == "cuda" or name == kind, f"device {name!r}: only cuda devices have a number, give {kind}")
         try:
             torch.zeros(1, device=name)
         except (RuntimeError, AssertionError) as error:

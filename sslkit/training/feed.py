@@ -29,13 +29,14 @@ class Feed:
     def __init__(self, data: SSLData, method: Method, config: Config, channels_last: bool = False,
                  device: torch.device | None = None):
         self.device = data.images.device if device is None else device
-        self.data = data.to("cpu" if self.device.type == "mps" else self.device)      # MPS lacks float64, which views need
+        # views are made in float64, which MPS lacks
+        self.data = data.to("cpu" if self.device.type == "mps" else self.device)
         self.method, self.config, self.channels_last = method, config, channels_last
         self.kinds = {"weak": augment.weak, "strong": partial(augment.strong, variant=config.strong)}
         for kind in method.views:
             choose("kind of view", kind, self.kinds)
         self.n_u = config.mu * config.batch_size if method.views else 0
-        self.truth = data.y[data.unlabeled].to(self.device)                           # for scores alone, never in a Batch
+        self.truth = data.y[data.unlabeled].to(self.device)            # for scores alone, never in a Batch
         self.epochs: dict[int, Tensor] = {}
 
     def unlabeled_rows(self, step: int) -> Tensor:
@@ -48,8 +49,9 @@ class Feed:
 
     def view(self, kind: str, rows: Tensor, g: torch.Generator) -> Tensor:
         """(n, num, H, W) float32 on the device: the training images `rows`, augmented and normalised."""
-        images = self.kinds[kind](self.data.images.index_select(0, rows), g, flip=self.data.flip)
-        return augment.normalize(images, self.data.mean, self.data.std, channels_last=self.channels_last).to(self.device)
+        data = self.data
+        images = self.kinds[kind](data.images.index_select(0, rows), g, flip=data.flip)
+        return augment.normalize(images, data.mean, data.std, channels_last=self.channels_last).to(self.device)
 
     def __call__(self, step: int) -> Batch:
         g, data = generator(self.config.seed, "step", step), self.data

@@ -17,10 +17,10 @@ from sslkit.methods import FixedLabels, FixMatch, Method
 from sslkit.networks import Network
 from sslkit.training.config import Config
 
-CORE_FILES = ("data/*", "networks/*", "records", "methods/base", "methods/ops", "labelers/quality", "training/config", "training/feed",
-         "training/loop")             # the files whose code decides a run's result, but for that of its method
+CORE_FILES = ("data/*", "networks/*", "records", "methods/base", "methods/ops", "labelers/quality", "training/config",
+              "training/feed", "training/loop")             # with its method's file they decide a run's result
 RECIPE_FILES = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "training/recipes"),
-           "hdl": ("labelers/hdl", "labelers/neighbors", "training/recipes")}
+                "hdl": ("labelers/hdl", "labelers/neighbors", "training/recipes")}
 USUAL = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True, "unlabeled_asked": None}
 
 
@@ -31,7 +31,8 @@ def files_of(names: tuple[str, ...]) -> list[Path]:
 
 
 # read when imported: a file that is edited later is not the code that runs here
-CORE, RECIPE_CODE = digest_files(files_of(CORE_FILES)), {name: digest_files(files_of(of)) for name, of in RECIPE_FILES.items()}
+CORE = digest_files(files_of(CORE_FILES))
+RECIPE_CODE = {name: digest_files(files_of(files)) for name, files in RECIPE_FILES.items()}
 
 
 def code_of(method: Method, recipe: str = "") -> dict[str, str]:
@@ -44,7 +45,7 @@ def code_of(method: Method, recipe: str = "") -> dict[str, str]:
 
 def is_earlier(record: dict) -> bool:
     """Was the run made by a version of sslkit that named runs by one hash of the whole package?"""
-    return "core" not in record.get("code", {})
+    return "hash" in record["code"]
 
 
 def store() -> Path:
@@ -59,11 +60,12 @@ def store() -> Path:
 def record(method: Method, data: SSLData, config: Config, initial: Network | None = None) -> dict:
     """config.json of a run of `method` on `data`, from the weights `initial` if given, as it reads back. `config` is
     resolved."""
+    included = bool(torch.isin(data.labeled, data.unlabeled).any())
     found = {"method": type(method).__name__.lower(), "arguments": method.arguments, "data": {
         "name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
-        "imbalance": list(data.imbalance), "validation": len(data.validation),
-        "include_labeled": bool(torch.isin(data.labeled, data.unlabeled).any()), "unlabeled_asked": data.unlabeled_asked,
-        "side": data.side, "flip": data.flip}, "train": asdict(config), "channels": data.images.shape[1], "classes": data.classes}
+        "imbalance": list(data.imbalance), "validation": len(data.validation), "include_labeled": included,
+        "unlabeled_asked": data.unlabeled_asked, "side": data.side, "flip": data.flip},
+        "train": asdict(config), "channels": data.images.shape[1], "classes": data.classes}
     if initial is not None:
         weights = hashlib.sha256()
         for value in initial.state_dict().values():
@@ -74,8 +76,9 @@ def record(method: Method, data: SSLData, config: Config, initial: Network | Non
 
 def run_path(record: dict, folder: Path | None = None) -> Path:
     """Where the run of this record lies in the store: method, data, labels, seed, and a hash of everything."""
-    data = re.sub(r"[^\w.-]+", "-", Path(record["data"]["name"]).name)
-    return (folder or store()) / f"{record['method']}-{data}-{record['data']['labels']}-s{record['train']['seed']}-{digest(record)[:8]}"
+    data, train = record["data"], record["train"]
+    name = re.sub(r"[^\w.-]+", "-", Path(data["name"]).name)
+    return (folder or store()) / f"{record['method']}-{name}-{data['labels']}-s{train['seed']}-{digest(record)[:8]}"
 
 
 def difference(old: dict, new: dict, prefix: str = "") -> list[str]:
@@ -99,8 +102,9 @@ def protocol(record: dict) -> str:
     """What makes the results of two records comparable: everything but seed, rows drawn, code, precision and
     machine."""
     def plain(value: Any) -> Any:
-        return {k: plain(v) for k, v in value.items() if k not in ("precision", "seed", "code")} if isinstance(value, dict) else value
+        left_out = ("precision", "seed", "code")
+        return {k: plain(v) for k, v in value.items() if k not in left_out} if isinstance(value, dict) else value
 
-    data = USUAL | {name: value for name, value in record["data"].items() if name not in ("unlabeled", "split")}
-    return json.dumps(plain({"method": record["method"], "arguments": record["arguments"], "data": data, "train": record["train"],
-                             "initial": record.get("initial")}), sort_keys=True)
+    parts = {name: record[name] for name in ("method", "arguments", "train")} | {"initial": record.get("initial")}
+    data = {name: value for name, value in record["data"].items() if name not in ("unlabeled", "split")}
+    return json.dumps(plain(parts | {"data": USUAL | data}), sort_keys=True)

@@ -3,19 +3,21 @@ import argparse
 import inspect
 
 from sslkit import methods
-from sslkit.errors import choose
+from sslkit.errors import choose, require
 from sslkit.terminal import Parser, chosen
 from sslkit.training.config import Config, Machine
 from sslkit.training.rules import Propagate, Select
 from sslkit.training.spec import DataSpec, RunSpec
 
-RECIPE = """An outer FixMatch labels the images, a clustering confirms some of its labels, a fresh inner network learns from them
-and from its own (KD-FixMatch, arXiv 2309.05826). The run's folder holds two such runs, outer/ and inner/, and between them
-trusted.pt, the trusted labels."""
+RECIPE = """An outer FixMatch labels the images, a clustering confirms some of its labels, a fresh inner network learns
+from them and from its own (KD-FixMatch, arXiv 2309.05826). The run's folder holds two such runs, outer/ and inner/,
+and between them trusted.pt, the trusted labels."""
 JSON = """print one line of JSON last: method, data, labels, seed, steps, test_acc, test_acc_median20, test_acc_class,
-pseudo_label_acc, mask_rate (fractions), seconds, run; with a long tail test_acc_head, test_acc_middle, test_acc_tail; """
-HDL = """then label all images from the network's embeddings and continue with those labels for a third of the steps; and beside
-it with the network's own labels. The run's folder holds three runs, base/, hdl/ and control/ (default: no)"""
+pseudo_label_acc, mask_rate (fractions), seconds, run; with a long tail test_acc_head, test_acc_middle,
+test_acc_tail; """
+HDL = """then label all images from the network's embeddings and continue with those labels for a third of the steps,
+at 0.3 of the learning rate; and beside it with the network's own labels, the control, which HDL has to beat. The run's
+folder holds three runs, base/, hdl/ and control/ (default: no)"""
 
 
 def method_names() -> list[str]:
@@ -49,10 +51,14 @@ def train_parser(method: str) -> Parser:
 def parse(words: list[str]) -> tuple[RunSpec, Machine, argparse.Namespace]:
     """What METHOD and its flags ask for; and the values of --out, --resume and --json. Raises InputError."""
     values = train_parser(words[0]).parse(words[1:])
+    for name in ("out", "outer"):
+        require(getattr(values, name, None) != "", f"--{name} is empty: give a folder, or leave the flag out")
     data, train, machine = (part(**chosen(part, values)) for part in (DataSpec, Config, Machine))
     if words[0] == "kd-fixmatch":
         kind, recipe = methods.KDFixMatch, Select(**chosen(Select, values))
     else:
         kind = methods.method_class(words[0])
-        recipe = Propagate(**chosen(Propagate, values, "hdl_")) if values.hdl else None
+        recipe = Propagate(**chosen(Propagate, values, "hdl_"))
+        require(values.hdl or recipe == Propagate(), "--hdl-k, --hdl-mode and --hdl-metric are settings of --hdl: add it")
+        recipe = recipe if values.hdl else None
     return RunSpec(words[0], data, train, chosen(kind, values), recipe), machine, values

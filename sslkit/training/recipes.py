@@ -5,8 +5,8 @@ be resumed.
     OUT/result.json   the figures of all stages, only when the recipe is finished
 
     kd_fixmatch()     OUT/outer/ and OUT/inner/, the two networks' runs; between them OUT/trusted.pt, the trusted subset
-    hdl_on(method)    OUT/base/, the method's run; OUT/labels.pt; OUT/hdl/ and OUT/control/, which continue with labels from its
-                      embeddings and with its own
+    hdl_on(method)    OUT/base/, the method's run; OUT/labels.pt; OUT/hdl/ and OUT/control/, which continue with labels
+                      from its embeddings and with its own
 
 A stage that the store has as a finished run is linked into the recipe's folder, not trained again.
 """
@@ -43,9 +43,10 @@ from sslkit.training.run import Run, fit, has_result
 Live = Callable[[str, int, Snapshot], None]            # shown the stage, its steps, where it stands
 
 
-def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, inner: KDFixMatch | None = None,
-                outer: FixMatch | Run | str | None = None, outer_config: Config | None = None, out: str | Path | None = None,
-                live: Live | None = None, progress: Progress | None = None, **select: Any) -> Run:
+def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
+                inner: KDFixMatch | None = None, outer: FixMatch | Run | str | None = None,
+                outer_config: Config | None = None, out: str | Path | None = None, live: Live | None = None,
+                progress: Progress | None = None, **select: Any) -> Run:
     """KD-FixMatch (Wang et al., arXiv 2309.05826). An outer FixMatch labels the training images, a clustering confirms
     some of its labels (labelers.cluster_agree), a fresh inner network of the same first weights learns from them and
     from its own.
@@ -60,7 +61,8 @@ def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Mac
     inner, rule, device = inner or KDFixMatch(), Select(**select), machine.torch_device()
     first, outer_config = outer or outer_method(inner), outer_config or rule.outer_config(config)
     first = Run(first) if isinstance(first, str) else first
-    whole = opened(kd_fixmatch_record(data, config.resolve(data, device), inner, first, outer_config.resolve(data, device), rule), out)
+    resolved = config.resolve(data, device), outer_config.resolve(data, device)
+    whole = opened(kd_fixmatch_record(data, inner, first, *resolved, rule), out)
     if whole.result is not None:
         return whole
     if not isinstance(first, Run):
@@ -70,12 +72,13 @@ def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Mac
 
     of_outer = ("test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds", "steps")
     write_json(whole.path / "result.json", second.result | {
-        "method": "kd-fixmatch", "seconds": round(second.result["seconds"] + first.result["seconds"], 2), "trusted": labels.info,
+        "method": "kd-fixmatch", "trusted": labels.info,
+        "seconds": round(second.result["seconds"] + first.result["seconds"], 2),
         "outer": {key: first.result[key] for key in of_outer}})
     return whole
 
 
-def kd_fixmatch_record(data: SSLData, config: Config, inner: KDFixMatch, outer: FixMatch | Run, outer_config: Config,
+def kd_fixmatch_record(data: SSLData, inner: KDFixMatch, outer: FixMatch | Run, config: Config, outer_config: Config,
                        rule: Select) -> dict:
     """config.json of the recipe; the configurations are resolved. InputError for what cannot be used."""
     rule.check()
@@ -105,8 +108,8 @@ def trusted_labels(whole: Run, outer: Run, data: SSLData, machine: Machine, rule
 
     def find() -> dict:
         p, features = (out.cpu() for out in predict(outer.network().to(machine.torch_device()), data.images, data))
-        found = cluster_agree(p, features, data.known.cpu(), tau=tau, clustering=rule.clustering, matching=rule.matching,
-                              seed=outer.config["train"]["seed"], progress=progress)
+        how = {"tau": tau, "clustering": rule.clustering, "matching": rule.matching, "progress": progress}
+        found = cluster_agree(p, features, data.known.cpu(), seed=outer.config["train"]["seed"], **how)
         info = found.info | {"confident": quality(data, confident(p, tau)), "trusted": quality(data, found)}
         if not info["confident"]["rows"]:
             print(f"note: no image reaches tau_select {tau:g}: the inner network trains as FixMatch", file=sys.stderr)
@@ -121,7 +124,8 @@ def trusted_labels(whole: Run, outer: Run, data: SSLData, machine: Machine, rule
 
 
 def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
-           out: str | Path | None = None, live: Live | None = None, progress: Progress | None = None, **propagate: Any) -> Run:
+           out: str | Path | None = None, live: Live | None = None, progress: Progress | None = None,
+           **propagate: Any) -> Run:
     """HDL on a method (Ma et al., arXiv 2404.17173). Train it, label all training images from the embeddings of its EMA
     network (labelers.hdl; the embeddings are the pooled features), continue from that network with those labels
     (methods.FixedLabels) for a third of the steps at 0.3 of the learning rate (ours). Beside it always the control: the
@@ -156,8 +160,8 @@ def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Ma
     before = {name: {key: value for key, value in runs[name].result.items()
                      if key in ("seconds", "steps") or key.startswith("test_acc")} for name in ("base", "control")}
     write_json(whole.path / "result.json", runs["hdl"].result | {
-        "method": whole.config["method"], "steps": resolved.steps, "seconds": round(seconds, 2), "labels_found": labels["info"],
-        **before})
+        "method": whole.config["method"], "steps": resolved.steps, "seconds": round(seconds, 2),
+        "labels_found": labels["info"], **before})
     return whole
 
 
@@ -228,7 +232,8 @@ def stage(whole: Run, name: str, method: Method, data: SSLData, config: Config, 
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
             raise cannot_write(here, error) from error
-    return fit(method, data, config, machine, out=here, live=live and partial(live, name, config.steps), initial=initial)
+    shown = live and partial(live, name, config.steps)
+    return fit(method, data, config, machine, out=here, live=shown, initial=initial)
 
 
 def link(old: str, new: str) -> None:

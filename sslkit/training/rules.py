@@ -12,16 +12,16 @@ from sslkit.training.config import Config
 @dataclass(frozen=True)
 class Select:
     """KD-FixMatch's outer network, and which of its labels are trusted."""
-    outer: Annotated[str | None, "folder of a finished fixmatch run on the same split, to be the outer network "
-                                 "(default: train one; paper: train one)"] = None
-    outer_network: Annotated[str | None, "the outer network, one of those of --network (default: the inner one; paper: "
-                                         "the same)"] = None
+    outer: Annotated[str | None, "folder of a finished fixmatch run on the same split, with any network, to be the "
+                                 "outer network (default: train one; paper: train one)"] = None
+    outer_network: Annotated[str | None, "the outer network, one of those of --network (default and paper: the inner "
+                                         "one; paper: efficientnet-b0 with --weights imagenet)"] = None
     tau_select: Annotated[float, "confidence from which an outer label may be trusted, a probability (default and "
                                  "paper: 0.8)"] = 0.8
-    clustering: Annotated[Clustering, "of the confident images, which must agree with a trusted label (default and "
-                                      "paper: dec)"] = "dec"
-    matching: Annotated[Matching, "of clusters to classes: by the labelled images' centres or one to one (default: "
-                                  "centers; paper: not known)"] = "centers"
+    clustering: Annotated[Clustering, "how the confident images are clustered; an outer label is trusted where its "
+                                      "cluster has the same class, with none always (default and paper: dec)"] = "dec"
+    matching: Annotated[Matching, "how a cluster gets its class: by the labelled images' centres or one to one "
+                                  "(default: centers; paper: not known)"] = "centers"
 
     def check(self) -> None:
         """Raise an InputError for the first value that cannot be used."""

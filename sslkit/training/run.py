@@ -31,7 +31,7 @@ from sslkit.training.loop import set_up, train
 from sslkit.training.metrics import median_last
 
 CHECKPOINT_SECONDS = 60
-SAVED = {"format", "config", "seconds", "step", "sums", "student", "teacher", "optimizer", "method"}      # in checkpoint.pt
+SAVED = {"format", "config", "seconds", "step", "sums", "student", "teacher", "optimizer", "method"}
 
 
 class Stopped(KeyboardInterrupt):
@@ -131,7 +131,8 @@ class Run:
         require(config["data"]["split"] == data.hash, f"{self.path} was trained on another split of the data")
         try:
             method = method_class(config["method"])(**config["arguments"])
-            nets = set_up(method, data.to("cpu"), Config(**config["train"] | {"weights": "none"}), Machine(device="cpu"))[0]
+            plain = Config(**config["train"] | {"weights": "none"})
+            nets = set_up(method, data.to("cpu"), plain, Machine(device="cpu"))[0]
             for part, name in ((method, "method"), (nets.student, "student"), (nets.teacher, "teacher")):
                 part.load_state_dict(saved[name])
             nets.student.pixels = nets.teacher.pixels = expected_pixels(config["train"]["weights"], config["channels"])
@@ -162,7 +163,8 @@ class Run:
             changed = changes(old, new)
             require(not changed, f"{self.path} holds another configuration ({changed}); give another --out")
         elif self.path.exists():
-            others = [path.name for path in self.path.iterdir() if path.name != ".lock" and path not in self.leftovers()]
+            ours = {self.path / ".lock", *self.leftovers()}
+            others = [path.name for path in self.path.iterdir() if path not in ours]
             require(not others, f"{self.path} is not empty and holds no run ({others[0] if others else ''}); give "
                                 "another --out")
 
@@ -187,10 +189,10 @@ def has_result(path: Path) -> bool:
     return False
 
 
-def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *, out: str | Path | None = None,
-        live: Callable[[Snapshot], None] | None = None, initial: Network | None = None) -> Run:
-    """Train to the end and return the Run. A finished run of the same record is returned as it is, a stopped one goes
-    on.
+def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
+        out: str | Path | None = None, live: Callable[[Snapshot], None] | None = None,
+        initial: Network | None = None) -> Run:
+    """Train to the end and return the Run. A finished run of the same record is returned, a stopped one is continued.
 
     out: its folder (default: found in the store by what decides the result). live: shown each Snapshot, may not change
     it. initial: a trained network of the same kind to begin from, as part of the record. Raises InputError where the
@@ -235,14 +237,17 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
             raise
 
 
-def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, state: dict | None, live, initial: dict | None) -> Run:
+def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, state: dict | None, live,
+         initial: dict | None) -> Run:
     """The part of fit() inside the lock: train, write as it goes, finish."""
     begin, before = time.monotonic(), state["seconds"] if state else 0.0
-    done = [m for m in run.metrics if m["step"] <= state["step"]] if state else []       # lines after the checkpoint come again
-    due = [k for k in range(1, state["step"] + 1) if k % config.eval_every == 0 or k == config.steps] if state else []
+    reached = state["step"] if state else 0
+    done = [m for m in run.metrics if m["step"] <= reached]              # later evaluations are made again
+    due = [k for k in range(1, reached + 1) if k % config.eval_every == 0 or k == config.steps]
     require([m["step"] for m in done] == due, f"{run.path / 'metrics.jsonl'} lacks evaluations from before the "
                                               f"checkpoint; {run.advice}")
-    write_atomically(run.path / "metrics.jsonl", lambda new: new.write_text("".join(json.dumps(m) + "\n" for m in done)))
+    lines = "".join(json.dumps(m) + "\n" for m in done)
+    write_atomically(run.path / "metrics.jsonl", lambda new: new.write_text(lines))
     saved, about = begin, {"config": run.config}
 
     def seconds() -> float:
@@ -260,12 +265,14 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
                 saved = time.monotonic()
             if asked.is_set() and not last:
                 raise Stopped(run, snap.step, config.steps)
-    metrics = run.metrics
+    metrics, last = run.metrics, run.metrics[-1]
     write_json(run.path / "result.json", {
-        "method": type(method).__name__.lower(), "data": data.name, "labels": data.num_labeled, "seed": config.seed, "steps": config.steps,
-        "test_acc": metrics[-1]["test_acc"], "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
-        "pseudo_label_acc": metrics[-1]["pseudo_label_acc"], "mask_rate": metrics[-1]["mask_rate"], "seconds": round(seconds(), 2),
-        **{name: value for name, value in metrics[-1].items() if name.startswith("test_acc_")},
+        "method": type(method).__name__.lower(), "data": data.name, "labels": data.num_labeled, "seed": config.seed,
+        "steps": config.steps, "test_acc": last["test_acc"],
+        "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
+        "pseudo_label_acc": last["pseudo_label_acc"], "mask_rate": last["mask_rate"], "seconds": round(seconds(), 2),
+        **{name: value for name, value in last.items() if name.startswith("test_acc_")},
         "machine": {"device": str(machine.torch_device()), "threads": torch.get_num_threads(),
-                    "torch": torch.__version__, "python": platform.python_version(), "cpu": platform.processor() or platform.machine()}})
+                    "torch": torch.__version__, "python": platform.python_version(),
+                    "cpu": platform.processor() or platform.machine()}})
     return run

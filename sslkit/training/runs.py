@@ -51,7 +51,7 @@ def note_earlier(runs: Iterable[Run]) -> None:
         try:
             if is_earlier(run.config):
                 count, folder = count + 1, run.path.parent
-        except (InputError, AttributeError, TypeError):
+        except (InputError, KeyError, TypeError):
             continue
     if count:
         print(f"note: {count} of the runs in {folder} were made by an earlier version of sslkit: they are listed and "

@@ -16,7 +16,8 @@ from sslkit.methods import KDFixMatch, Method, method_class
 from sslkit.records import Progress
 from sslkit.training.config import Config, Machine
 from sslkit.training.identity import code_of, protocol, record, run_path
-from sslkit.training.recipes import Live, Propagate, Select, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record, outer_method
+from sslkit.training.recipes import Live, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record
+from sslkit.training.rules import Propagate, Select, outer_method
 from sslkit.training.run import Run, fit
 
 
@@ -25,11 +26,13 @@ class DataSpec:
     """A data set, and which of its images carry labels; see data.load() and data.split()."""
     data: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, food101, or folder:PATH, your own images in "
                          "train/CLASS/, test/CLASS/ and perhaps unlabeled/ (default: digits)"] = "digits"
-    labels: Annotated[int, "labelled images in all, as many of each class but for --imbalance (default: 20; papers: "
-                           "40, 250, 4000 on CIFAR-10)"] = 20
-    imbalance: Annotated[float, "a long tail: the first class has so many times the labelled and unlabelled images of "
-                                "the last; -X: the last of the first (default: 1, none; papers: 50, 100, 150 on "
-                                "CIFAR-10)"] = 1.0
+    labels: Annotated[int, "labelled images of all classes together, as many of each class but for --imbalance "
+                           "(default: 20; papers: 40, 250, 4000 on CIFAR-10)"] = 20
+    imbalance: Annotated[float, "a long tail: class c of C has floor(n_max X^(-c/(C-1))) labelled and unlabelled "
+                                "images, at least one labelled; -X: in reverse order. Every evaluation then has the "
+                                "accuracy of each class, and of head, middle and tail, thirds of the classes (default: "
+                                "1, none; papers: 50, 100, 150 on CIFAR-10; 1,500 and 3,000 images of its first class "
+                                "and X 50 are --labels 4196 --unlabeled 8397)"] = 1.0
     unlabeled_imbalance: Annotated[float | None, "imbalance factor of the unlabelled images (default: the same as "
                                                  "--imbalance)"] = None
     unlabeled: Annotated[int | None, "unlabelled images in all, the labelled among them not counted (default: as many "
@@ -113,7 +116,8 @@ class RunSpec:
         config = self.train.resolve(data, device)
         if isinstance(self.recipe, Select):
             outer = Run(self.recipe.outer) if self.recipe.outer else outer_method(method)
-            return kd_fixmatch_record(data, config, method, outer, self.recipe.outer_config(self.train).resolve(data, device), self.recipe)
+            outer_config = self.recipe.outer_config(self.train).resolve(data, device)
+            return kd_fixmatch_record(data, method, outer, config, outer_config, self.recipe)
         if self.recipe:
             return hdl_record(method, data, config, self.recipe)
         return record(method, data, config)
@@ -122,8 +126,8 @@ class RunSpec:
         """The folder in the store, a function of everything that decides the result."""
         return run_path(self.identity(data, machine))
 
-    def run(self, data: SSLData, machine: Machine = Machine(), *, out: str | Path | None = None, live: Live | None = None,
-            progress: Progress | None = None) -> Run:
+    def run(self, data: SSLData, machine: Machine = Machine(), *, out: str | Path | None = None,
+            live: Live | None = None, progress: Progress | None = None) -> Run:
         """Train it, continue it, or find it finished; raises as fit() and the recipes do. A run without a recipe is one
         stage without a name."""
         method = self.make(**self.arguments)
@@ -139,9 +143,10 @@ class RunSpec:
         """The words after `sslkit` that do the same: the flags whose value is not the default."""
         usual = self.make().arguments
         changed = [(name, value, usual[name]) for name, value in self.arguments.items()]
-        for part, prefix in ((self.data, ""), (self.train, ""), (self.recipe, "hdl_" * isinstance(self.recipe, Propagate))):
+        hdl = isinstance(self.recipe, Propagate)
+        for part, prefix in ((self.data, ""), (self.train, ""), (self.recipe, "hdl_" * hdl)):
             changed += [(prefix + f.name, getattr(part, f.name), f.default) for f in (fields(part) if part else ())]
-        words = ["train", self.method] + ["--hdl"] * isinstance(self.recipe, Propagate)
+        words = ["train", self.method] + ["--hdl"] * hdl
         for name, value, default in changed:
             flag = name.replace("_", "-")
             if isinstance(value, bool):
@@ -158,8 +163,8 @@ class RunSpec:
         train, arguments = asdict(self.train.resolve(like, cpu)), method.arguments
         if isinstance(self.recipe, Select):
             outer = self.recipe.outer_config(self.train).resolve(like, cpu)
-            arguments = self.recipe.arguments(method, {"method": "fixmatch", "arguments": outer_method(method).arguments,
-                                                       "train": asdict(outer)})
+            first = {"method": "fixmatch", "arguments": outer_method(method).arguments, "train": asdict(outer)}
+            arguments = self.recipe.arguments(method, first)
         elif self.recipe:
             arguments = self.recipe.arguments(method)
         tail = data.imbalance if data.unlabeled_imbalance is None else data.unlabeled_imbalance
