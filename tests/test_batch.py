@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -131,6 +133,59 @@ def test_figures_are_files(ran):
     assert "data:image/png;base64" in (ran[0] / "out" / "00_good.html").read_text()
 
 
+class Elements(HTMLParser):
+    """The tags of a page with their attributes, and its text without what scripts and styles say."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.text, self.inside = [], "", ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.inside = tag
+
+    def handle_data(self, data):
+        self.text += data if self.inside not in ("script", "style") else ""
+
+
+def exported(tmp_path, *cells) -> Elements:
+    """The page of a notebook of these cells."""
+    nbformat.write(nb := new_notebook(cells=list(cells)), tmp_path / "00_a.ipynb")
+    (tmp_path / "figures").mkdir(exist_ok=True)
+    report.export(lesson.read(tmp_path / "00_a.ipynb"), nb, tmp_path)
+    return Elements((tmp_path / "00_a.html").read_text())
+
+
+def test_an_exported_lesson_runs_nothing_of_a_notebooks_html(tmp_path):
+    attack = ("<img src=x onerror=run()> <svg onload=run()></svg> <script>run()</script> [x](javascript:run()) "
+              "<a href='javascript:run()'>y</a>")
+    page = exported(tmp_path, new_markdown_cell(attack), new_code_cell("1", outputs=[
+        new_output("display_data", data={kind: attack}) for kind in (
+            "text/html", "text/markdown", "application/javascript", "text/vnd.mermaid", "text/latex", "text/plain",
+            "image/svg+xml")]))
+    plain = exported(tmp_path, new_markdown_cell("text"))
+    assert sum(tag == "script" for tag, _ in page.tags) == sum(tag == "script" for tag, _ in plain.tags)
+    assert not [(tag, name) for tag, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert not [value for _, attributes in page.tags for value in attributes.values() if "javascript:" in (value or "")]
+    assert "x" in [attributes.get("src") for _, attributes in page.tags], "the picture itself stays"
+
+
+def test_an_exported_lesson_keeps_headings_tables_formulas_pictures_and_colours(tmp_path):
+    table = "method | error\n---|--:\nFixMatch | 4.26"
+    text = f"# Head\n\ntext $p < 0.95 & q$ and *more*\n\n$$\\hat{{q}}$$\n\n- item\n\n{table}\n\n![p](p.png)"
+    shown = new_output("display_data", data={"text/markdown": table})
+    page = exported(tmp_path, new_markdown_cell(text), new_code_cell("x < 1", outputs=[shown]))
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("table") == tags.count("thead") == 2 and tags.count("th") == 4
+    assert {"h1", "em", "li", "p", "tbody"} <= set(tags) and page.text.count("<") == 2, "no tag is shown as text"
+    assert "$p < 0.95 & q$" in page.text and "$$\\hat{q}$$" in page.text
+    styles = [attributes["style"] for tag, attributes in page.tags if tag == "td" and "style" in attributes]
+    assert styles == ["text-align:right;"] * 2
+    assert any(attributes.get("src") == "p.png" for _, attributes in page.tags)
+    assert ("span", {"class": "mi"}) in page.tags, "code is coloured"
+
+
 def test_summary_page(ran):
     page = (ran[0] / "out" / "index.html").read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; a link" in page
@@ -153,7 +208,25 @@ def test_parameters_are_given_to_the_lessons_that_have_them(project):
     assert batch.reproduce(parameters=given, out="r{steps}", stream=io.StringIO())
     assert outputs(Path("r{steps}/notebooks/00_a.ipynb")) == "7 1.0 it's \"x\" \\ {y} False\n"
     page = Path("r{steps}/index.html").read_text()
-    assert "sslkit reproduce --out &#x27;r{steps}&#x27; -p steps 7 -p lr 1" in page and "2 finished" in page
+    assert "sslkit reproduce --out 'r{steps}' -p steps 7 -p lr 1" in unescape(page) and "2 finished" in page
+
+
+def papermill(path: Path, name: str, value: str) -> subprocess.CompletedProcess:
+    """papermill's own command on a copy of a lesson, with one parameter."""
+    words = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3", "-l", "python", path, "out.ipynb", "-p", name, value]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def test_papermill_itself_is_refused_an_unknown_parameter_too(project):
+    lessons = Path(__file__).parents[1] / "notebooks"
+    done = papermill(lessons / "02_fixmatch.ipynb", "tua", "0.8")
+    assert done.returncode and "InputError: unknown parameter 'tua': did you mean 'tau'" in done.stderr
+    path = write(project, "00_a", ("labels: int = 20\nwrite = False", "parameters"), "x = 1",
+                 "from sslkit.lessons import begin\nbegin(labels=labels)\nprint(write)")
+    done = papermill(path, "write", "True")
+    assert not done.returncode and outputs(Path("out.ipynb")) == "labels = 20\nTrue\n", "begin() need not be given all"
+    done = papermill(path, "x", "2")
+    assert done.returncode and "unknown parameter 'x'" in done.stderr, "a name of the lesson is not yet a parameter"
 
 
 @pytest.mark.parametrize("given, message", [
@@ -200,7 +273,7 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
     (job.place() / "config.json").write_text(json.dumps(job.record | {"parameters": {"seed": 2}}))
     with Lease(lease_of(store, job.name), str(job.place())):
         head, line = watch.at_work(store)
-    assert head == "0 running, 0 finished, 1 failed, 1 notebook at work" and line.split() == "01_b seed 2 cell 1 of 1".split()
+    assert head == "0 running, 0 finished, 1 failed, 1 notebook running" and line.split() == "01_b seed 2 cell 1 of 1".split()
 
     write(project, "01_b", "print('corrected')")
     (store / "x").mkdir()

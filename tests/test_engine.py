@@ -366,23 +366,24 @@ def test_as_many_workers_as_cores_and_memory_allow(monkeypatch):
     monkeypatch.setattr(cluster.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     monkeypatch.setattr(cluster.torch, "get_num_threads", lambda: 8)
     free = 100e9
-    assert cluster.shape(100) == (8, 1) and cluster.shape(3) == (3, 2) and cluster.shape(1) == (1, 8)
-    assert cluster.shape(9, workers=2) == (2, 4)
+    assert [cluster.workers_and_threads(jobs) for jobs in (100, 3, 1)] == [(8, 1), (3, 2), (1, 8)]
+    assert cluster.workers_and_threads(9, workers=2) == (2, 4)
     free = 5e9
-    assert cluster.shape(100) == (2, 4), "2 GB for each"
+    assert cluster.workers_and_threads(100) == (2, 4), "2 GB for each"
     free = 1e8
-    assert cluster.shape(100) == (1, 8)
+    assert cluster.workers_and_threads(100) == (1, 8)
     monkeypatch.setattr(cluster.torch, "get_num_threads", lambda: 1)
-    assert cluster.shape(1) == (1, 1), "whoever sets OMP_NUM_THREADS wants no more"
+    assert cluster.workers_and_threads(1) == (1, 1), "whoever sets OMP_NUM_THREADS wants no more"
 
 
 def test_a_worker_sees_one_gpu(monkeypatch):
     monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: 2)
-    assert cluster.shape(10)[0] == 2 and cluster.shape(1)[0] == 1 and cluster.shape(10, workers=4)[0] == 4
+    assert [cluster.workers_and_threads(jobs)[0] for jobs in (10, 1)] == [2, 1]
+    assert cluster.workers_and_threads(10, workers=4)[0] == 4
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert cluster.sees(3) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "0"}]
+    assert cluster.gpu_environments(3) == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "010"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f")
-    assert cluster.sees(2) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-7f"}], "those that were given to us"
+    assert cluster.gpu_environments(2) == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("3", "GPU-7f")], "those given to us"
     before = dict(os.environ)
     with cluster.connected(None, 2) as client:
         client.wait_for_workers(2, timeout=30)

@@ -1,12 +1,12 @@
-"""A lesson's notebook: found, read, its parameters checked, and cleaned to be committed with its outputs."""
+"""A lesson's notebook: find and read it, check its parameters, clean it to be committed with its outputs."""
 import ast
-import hashlib
 import itertools
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 
 import sslkit
 from sslkit.errors import InputError, choose, require
+from sslkit.files import digest
 from sslkit.training import store
 
 MAX_BYTES = 500_000                 # of a notebook that is committed
@@ -24,14 +25,14 @@ SCALARS = (str, int, float, bool, type(None))
 
 @dataclass
 class Lesson:
-    """One notebook and how far it is. `cell` is the code cell that runs or failed, counted from 1 as in `In [1]`."""
+    """A notebook and its progress. `cell`: the code cell that runs or failed, counted from 1 as in `In [1]`."""
 
     path: Path
     text: str
     nb: NotebookNode = field(repr=False)
     point: dict[str, object] = field(default_factory=dict)              # of a grid: the parameters that differ in it
     state: str = "waiting"          # running, finished, failed, stopped
-    found: bool = False             # it had run through before
+    found: bool = False             # was it completed before?
     cell: int = 0
     seconds: float = 0.0
     error: str = ""
@@ -39,33 +40,46 @@ class Lesson:
     figures: list[tuple[str, str]] = field(default_factory=list)        # file name, what it shows
 
     def __post_init__(self) -> None:
-        def seconds(node: NotebookNode, otherwise: float) -> float:
-            return node.metadata.get("sslkit", {}).get("seconds", otherwise)
-
-        self.name = "_".join([self.path.stem, *(f"{name}={value}" for name, value in self.point.items())])
-        plain_name = re.sub(r"[^\w.+=-]+", "-", self.name)[:100] if self.point else self.name
-        if plain_name != self.name:                     # two that differ must not become the same
-            self.name = f"{plain_name}_{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
-        codes = [cell for cell in self.nb.cells if cell.cell_type == "code" and cell.source.strip()]
-        known = [seconds(cell, 0) for cell in codes]
-        rest = max(0, seconds(self.nb, SECONDS_UNKNOWN) - sum(known)) / max(1, len(codes))
-        self.plan = [own + rest for own in known]                       # the seconds that each code cell may take
-        prose = "\n\n".join(cell.source for cell in self.nb.cells if cell.cell_type == "markdown")
-        heading = re.search(r"^#+ +(.+)$", prose, re.M)
-        after = re.split(r"\n\s*\n|^#", prose[heading.end():].strip(), flags=re.M)[0] if heading else ""
+        self.name, self.plan = name_of(self.path.stem, self.point), planned_seconds(self.nb)
+        title, self.question = title_and_question(self.nb)
         at = ", ".join(f"{name} {value}" for name, value in self.point.items())
-        self.title = (plain(heading[1]) if heading else self.path.stem) + f": {at}" * bool(at)
-        self.question = plain(after)
+        self.title = (title or self.path.stem) + (f": {at}" if at else "")
 
     @property
     def status(self) -> str:
-        """Where it stands, in one line."""
+        """State, time and error in one line."""
         where = f"in cell {self.cell}" if self.cell else "before its first cell"
-        return {"finished": f"finished in {self.seconds:.0f} s" + ", found in the store" * self.found, "stopped": f"stopped {where}",
+        found = ", found in the store" if self.found else ""
+        return {"finished": f"finished in {self.seconds:.0f} s{found}", "stopped": f"stopped {where}",
                 "failed": f"failed {where}: {self.error.partition(chr(10))[0][:200]}"}.get(self.state, self.state)
 
 
-def plain(markdown: str) -> str:
+def name_of(stem: str, point: Mapping[str, object]) -> str:
+    """A file name without ending, from the notebook's and the parameters of a grid; it differs where they differ."""
+    full = "_".join([stem, *(f"{name}={value}" for name, value in point.items())])
+    short = re.sub(r"[^\w.+=-]+", "-", full)[:100] if point else full
+    return full if short == full else f"{short}_{digest(full)[:6]}"
+
+
+def planned_seconds(nb: NotebookNode) -> list[float]:
+    """The seconds of each code cell: its own, where noted, and an equal share of the rest of the notebook's."""
+    known = [cell.metadata.get("sslkit", {}).get("seconds", 0) for cell in nb.cells
+             if cell.cell_type == "code" and cell.source.strip()]
+    rest = nb.metadata.get("sslkit", {}).get("seconds", SECONDS_UNKNOWN) - sum(known)
+    return [own + max(0, rest) / len(known) for own in known]
+
+
+def title_and_question(nb: NotebookNode) -> tuple[str, str]:
+    """The first heading and the paragraph after it, as plain text; empty where there are none."""
+    prose = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^#+ +(.+)$", prose, re.M)
+    if heading is None:
+        return "", ""
+    after = re.split(r"\n\s*\n|^#", prose[heading.end():].strip(), flags=re.M)[0]
+    return plain_text(heading[1]), plain_text(after)
+
+
+def plain_text(markdown: str) -> str:
     """One line without the marks of links, emphasis and code."""
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", markdown)
     return " ".join(re.sub(r"\*\*|`|(?<!\w)[*_]|[*_](?!\w)", "", text).split())
@@ -83,8 +97,7 @@ def lessons(folder: str | Path | None = None) -> list[Path]:
 
 
 def pick(names: Iterable[str], paths: list[Path], more: Iterable[str] = ()) -> list[Path]:
-    """The lessons of these names (`02`, `02_fixmatch`, `02_fixmatch.ipynb`), in order; all of them for no name. more: what else a name
-    might have meant."""
+    """The lessons of these names (`02`, `02_fixmatch.ipynb`), in order; all for no name. more: names to suggest."""
     chosen, stems = set(), [path.stem for path in paths]
     for name in names:
         stem = Path(name).name.removesuffix(".ipynb")
@@ -94,7 +107,7 @@ def pick(names: Iterable[str], paths: list[Path], more: Iterable[str] = ()) -> l
 
 
 def read(path: Path, point: dict[str, object] | None = None) -> Lesson:
-    """A lesson from its file; InputError where that is no notebook. point: of a grid, the parameters that differ in it."""
+    """A lesson from its file; InputError if that is no notebook. point: the parameters that differ in a grid."""
     try:
         text = path.read_text(encoding="utf-8")
         return Lesson(path, text, nbformat.reads(text, as_version=4), point or {})
@@ -105,7 +118,7 @@ def read(path: Path, point: dict[str, object] | None = None) -> Lesson:
 def parameters_of(lesson: Lesson) -> dict[str, object]:
     """Names and defaults in the cell tagged `parameters`.
 
-    Python itself reads it: papermill's pattern does not see `x: int | None = None`, nor a value with a second `=`.
+    Parsed as Python: papermill's pattern misses `x: int | None = None` and values with a second `=`.
     """
     cells = [cell for cell in lesson.nb.cells if "parameters" in cell.metadata.get("tags", [])]
     require(len(cells) <= 1, f"{lesson.name} has {len(cells)} cells tagged `parameters`; papermill takes one")
@@ -116,19 +129,16 @@ def parameters_of(lesson: Lesson) -> dict[str, object]:
     found = {}
     for line in lines:
         target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
-        try:
+        with suppress(AttributeError, ValueError):      # no assignment, or not of a literal
             value = ast.literal_eval(line.value)
-        except (AttributeError, ValueError):
-            continue
-        if isinstance(target, ast.Name) and isinstance(value, SCALARS):
-            found[target.id] = value
+            if isinstance(target, ast.Name) and isinstance(value, SCALARS):
+                found[target.id] = value
     return found
 
 
 def parse(name: str, text: str, default: object) -> object:
-    """A parameter as typed, in the type of its default. Raises InputError where it has another."""
+    """A parameter as typed on the command line, in the type of its default; InputError if it has another type."""
     try:
-        text.encode()
         value = ast.literal_eval(text)
     except UnicodeEncodeError as error:
         raise InputError(f"parameter {name} is no text: {text!r}") from error
@@ -145,38 +155,41 @@ def parse(name: str, text: str, default: object) -> object:
 
 
 def typed(given: Mapping[str, Sequence[str]], todo: list[Lesson]) -> dict[str, dict[str, list]]:
-    """For each lesson, by name, the values of those parameters that it has. Raises InputError for a parameter that none of them has."""
+    """For each lesson, by name, the values of the parameters that it has; InputError for one that no lesson has."""
     known = {lesson.name: parameters_of(lesson) for lesson in todo} if given else {}
     every = dict.fromkeys(name for have in known.values() for name in have)
     require(every or not given, f"{', '.join(known)} takes no parameters")
     for name in given:
         choose("parameter", name, every)
+
     def distinct(name: str, default: object) -> list:
         values = [parse(name, text, default) for text in given[name]]
-        return list({(type(value), value): value for value in values}.values())         # True is no 1
+        return list({(type(value), value): value for value in values}.values())         # True is not 1
 
-    return {lesson: {name: distinct(name, have[name]) for name in given if name in have} for lesson, have in known.items()}
+    return {lesson: {name: distinct(name, have[name]) for name in given if name in have}
+            for lesson, have in known.items()}
 
 
 def grid(lesson: Lesson, values: Mapping[str, list]) -> list[tuple[Lesson, dict[str, object]]]:
-    """The lesson with each combination of the values, and these: itself where no parameter has several."""
+    """The lesson and its parameters at each combination of the values; the same Lesson if no parameter has several."""
     several = [name for name in values if len(values[name]) > 1]
     points = [dict(zip(values, point)) for point in itertools.product(*values.values())]
-    found = [(read(lesson.path, {name: point[name] for name in several}) if several else lesson, point) for point in points]
-    for k, (one, _) in enumerate(found):                # a disk may not tell A from a
+    found = [(read(lesson.path, {name: point[name] for name in several}) if several else lesson, point)
+             for point in points]
+    for k, (one, _) in enumerate(found):                # some disks do not distinguish A from a
         if any(other.name.casefold() == one.name.casefold() for other, _ in found[:k]):
             one.name += f"_{k}"
     return found
 
 
 def stripped(lesson: Lesson, nb: NotebookNode) -> str:
-    """The lesson as it is committed: its source with the outputs of `nb`, and nothing of the machine that made them.
+    """The lesson as it is committed: its source with the outputs of `nb`, without traces of the machine that made them.
 
-    Raises InputError where a path of this machine is in an output, or where the notebook is too large.
+    Raises InputError if an output shows a path of this machine, or if the notebook is too large.
     """
     clean, number = nbformat.reads(lesson.text, as_version=4), 0
     private = [str(path) for path in (Path.home(), lesson.path.parents[1], store().absolute(), sys.prefix)]
-    private.append(os.path.join(tempfile.gettempdir(), "ipykernel"))    # where a warning says that its cell lies
+    private.append(os.path.join(tempfile.gettempdir(), "ipykernel"))    # warnings name their cell's file there
     for cell, run in zip(clean.cells, nb.cells, strict=True):
         for key in ("execution", "papermill", "sslkit"):
             cell.metadata.pop(key, None)
@@ -197,14 +210,13 @@ def stripped(lesson: Lesson, nb: NotebookNode) -> str:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"}, "sslkit": {"seconds": max(1, round(lesson.seconds))}})
     text = nbformat.writes(clean).rstrip("\n") + "\n"
-    size = len(text.encode())
-    limit = MAX_BYTES // 1000
+    size, limit = len(text.encode()), MAX_BYTES // 1000
     require(size <= MAX_BYTES, f"{lesson.name} has {size / 1000:.0f} kB with its outputs, {limit} kB are allowed")
     return text
 
 
 def tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Text and PNG alone. A widget is left out: nobody can move it without a kernel, and a figure stands beside it."""
+    """Text and PNG alone. No widgets: nobody can move them without a kernel, and a figure stands beside each."""
     kept = []
     for output in outputs:
         if any("widget-view" in kind for kind in output.get("data", {})):

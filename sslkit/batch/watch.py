@@ -1,4 +1,4 @@
-"""What is at work in a store, whoever does it: from its files alone, in lines for a terminal or a notebook."""
+"""Which runs and notebooks are in progress, read from the store's files; as lines for a terminal or a notebook."""
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,20 +7,15 @@ from pathlib import Path
 from sslkit.batch.process import failures
 from sslkit.errors import InputError
 from sslkit.files import content, held, is_locked
-from sslkit.training import Run, has_result, store
+from sslkit.training import Run, has_result, newest, store
 
 
-def newest(path: Path) -> Run:
-    """The run that was trained last in a folder: the folder's own, or the newest stage of a recipe."""
-    metrics = [(file.stat().st_mtime, file) for file in path.rglob("metrics.jsonl")]
-    return Run(max(metrics)[1].parent if metrics else path)
-
-
-def at(path: Path) -> str:
-    """Where a run stands, from its folder: step and accuracy of its last evaluation, of a recipe's that of the stage; a notebook's cell."""
+def progress(path: Path) -> str:
+    """How far a job is, from its folder: a notebook's cell; a run's step and accuracy at its last evaluation, with the
+    stage of a recipe."""
     with suppress(OSError, ValueError, KeyError):
-        progress = json.loads((path / "progress.json").read_text())
-        return f"cell {progress['cell']} of {progress['cells']}"
+        found = json.loads((path / "progress.json").read_text())
+        return f"cell {found['cell']} of {found['cells']}"
     with suppress(InputError, OSError, IndexError, KeyError, TypeError):
         run = newest(path)
         last, steps = run.metrics[-1], run.config["train"]["steps"]
@@ -30,18 +25,18 @@ def at(path: Path) -> str:
 
 
 def busy(path: Path) -> bool:
-    """Does a process of this machine train there, whether or not it has a lease?"""
+    """Does a process of this machine train there, with or without a lease?"""
     return any(is_locked(lock.parent) for lock in path.rglob(".lock"))
 
 
-def cut(lines: list[str], height: int) -> list[str]:
-    """As many lines as fit, and how many do not."""
+def fit_height(lines: list[str], height: int) -> list[str]:
+    """As many lines as fit on a screen of that height, and a count of the others."""
     most = max(1, height - 2)
     return lines if len(lines) <= most else [*lines[:most], f"  and {len(lines) - most} more"]
 
 
 def errors(folder: Path | None = None) -> list[dict]:
-    """The failed runs of a store that have not gone well since: job, run, error, traceback, at."""
+    """The failed jobs of a store that have not succeeded since: job, run, error, traceback, at."""
     found = []
     for path in sorted(failures(folder or store()).glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -52,26 +47,27 @@ def errors(folder: Path | None = None) -> list[dict]:
 
 
 def at_work(folder: Path, height: int = 1000) -> list[str]:
-    """Lines of what is at work in a store, whoever does it: how many runs are at work, finished and failed, how many notebooks are at work;
-    each notebook with its cell, each run with its step and accuracy."""
-    mine = set()
+    """How many runs of a store are running, finished and failed, how many notebooks are running, whoever started them;
+    then a line for each notebook with its cell, and for each run with its step and accuracy."""
+    leased = set()
     for path in (folder / "leases").glob("[!.]*"):
         with suppress(OSError):
             if held(path):
-                mine.add(str(Path(content(path).get("run", "")).resolve()))
+                leased.add(str(Path(content(path).get("run", "")).resolve()))
 
-    def lines(pattern: str, said: Callable[[dict], str]) -> list[str]:
+    def running(pattern: str, title: Callable[[dict], str]) -> list[str]:
         found = []
         for path in sorted(file.parent for file in folder.glob(pattern)):
-            if not (path / "result.json").exists() and (str(path.resolve()) in mine or busy(path)):
+            if not (path / "result.json").exists() and (str(path.resolve()) in leased or busy(path)):
                 with suppress(InputError, KeyError, TypeError):
-                    found.append(f"  {said(Run(path).config)}  {at(path)}")
+                    found.append(f"  {title(Run(path).config)}  {progress(path)}")
         return found
 
-    notebooks = lines("notebooks/*/config.json", lambda config: " ".join(
+    notebooks = running("notebooks/*/config.json", lambda config: " ".join(
         [f"{config['notebook']:22}", *(f"{name} {value}" for name, value in config["parameters"].items())]))
-    runs = lines("*/config.json", lambda config: f"{config['method']:16} {config['data']['name']} {config['data']['labels']} "
-                                                 f"seed {config['train']['seed']}")
+    runs = running("*/config.json", lambda config: f"{config['method']:16} {config['data']['name']} "
+                   f"{config['data']['labels']} seed {config['train']['seed']}")
     finished = len(list(folder.glob("*/result.json")))
-    more = f", {len(notebooks)} notebook{'s' * (len(notebooks) > 1)} at work" if notebooks else ""
-    return cut([f"{len(runs)} running, {finished} finished, {len(errors(folder))} failed{more}", *notebooks, *runs], height)
+    more = f", {len(notebooks)} notebook{'s' if len(notebooks) > 1 else ''} running" if notebooks else ""
+    head = f"{len(runs)} running, {finished} finished, {len(errors(folder))} failed{more}"
+    return fit_height([head, *notebooks, *runs], height)

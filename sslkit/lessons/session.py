@@ -1,25 +1,28 @@
-"""What the lessons share: parameters checked, runs trained once with a live plot, slow pictures kept, a result file at
-the end."""
+"""What the lessons share: checked parameters, runs trained once with a live plot, kept maps and tables, a result file
+at the end."""
+import ast
 import csv
 import hashlib
+import io
 import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from IPython.display import display
+from IPython import get_ipython
+from IPython.display import DisplayHandle, display
 
 import sslkit
 from sslkit.batch import at_work, lease_of
 from sslkit.data import SSLData
-from sslkit.errors import Busy, require
-from sslkit.files import Lease, write_atomically, write_json
+from sslkit.errors import Busy, choose, require
+from sslkit.files import Lease, write_file, write_json
 from sslkit.lessons import plots
 from sslkit.methods import Method
 from sslkit.networks import Network
@@ -33,46 +36,71 @@ def watched() -> bool:
     return not os.environ.get("SSLKIT_HEADLESS")
 
 
+def assigned(cell: str) -> list[str]:
+    """The names that lines like `x = 1` and `x: int = 1` of a cell assign."""
+    lines = ast.parse(cell).body
+    targets = [target for line in lines for target in getattr(line, "targets", [getattr(line, "target", None)])]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def refuse_unknown_parameters(known: Iterable[str]) -> None:
+    """InputError for a parameter that papermill has injected after this lesson's own, if none of them has its name.
+    (papermill itself only logs a line.) known: names to accept besides."""
+    cells = get_ipython().user_ns["In"] if get_ipython() else []
+    injected = [k for k, cell in enumerate(cells[:-1]) if cell.startswith("# Parameters\n")]
+    with suppress(SyntaxError):                         # somebody edits the notebook
+        for name in assigned(cells[injected[-1]]) if injected else ():
+            choose("parameter", name, [*dict.fromkeys([*assigned(cells[injected[-1] - 1]), *known])])
+
+
 def begin(**parameters: object) -> None:
-    """Check a lesson's parameters (counts and seeds: whole numbers from 0) and print what is in force."""
+    """Check a lesson's parameters and print them: numbers from 0 (`imbalance` below it too, as in split()), or texts."""
+    refuse_unknown_parameters(parameters)
     for name, value in parameters.items():
         require(isinstance(value, (int, float, str)), f"{name} must be a number or a text, not {value!r}")
-        require(isinstance(value, str) or value >= 0, f"{name} is {value}, it must not be negative")
+        require(isinstance(value, str) or name == "imbalance" or value >= 0,
+                f"{name} is {value}, it must not be negative")
     Machine().apply()
     print(", ".join(f"{name} = {value}" for name, value in parameters.items()))
 
 
+def redraw(handle: DisplayHandle | None, picture: object, **how: object) -> DisplayHandle:
+    """Draw a picture in the place of the one that `handle` stands for, at first (None) in a new place."""
+    if handle is None:
+        return display(picture, display_id=True, **how)
+    handle.update(picture, **how)
+    return handle
+
+
 class Live:
-    """Accuracy over training, drawn again in its place every two seconds; where nobody watches a line in ten seconds,
-    drawn at the end."""
+    """Accuracy over training, redrawn in place every two seconds. If nobody watches: a line every ten seconds, and the
+    picture at the end."""
 
     def __init__(self, steps: int, name: str):
-        self.steps, self.name, self.points, self.told, self.shown = steps, name, [], time.monotonic(), None
+        self.steps, self.name, self.points, self.handle, self.reported = steps, name, [], None, time.monotonic()
 
     def __call__(self, snap) -> None:
         if snap.evaluated:
-            self.points.append((snap.step, snap.metrics["test_acc"], snap.metrics["pseudo_label_acc"], snap.metrics["mask_rate"]))
+            self.points.append((snap.step, *map(snap.metrics.get, ("test_acc", "pseudo_label_acc", "mask_rate"))))
         now, last = time.monotonic(), snap.step == self.steps
-        if not self.points or now - self.told < (REDRAW_SECONDS if watched() else LINE_SECONDS) and not last:
+        pause = REDRAW_SECONDS if watched() else LINE_SECONDS
+        if not self.points or now - self.reported < pause and not last:
             return
-        self.told = now
+        self.reported, title = now, f"{self.name}: step {snap.step:,} of {self.steps:,}"
         if not watched() and not last:
-            print(f"{self.name}: step {snap.step:,} of {self.steps:,}, test accuracy {self.points[-1][1]:.1%}", flush=True)
+            print(f"{title}, test accuracy {self.points[-1][1]:.1%}", flush=True)
             return
         steps, test, pseudo, kept = zip(*self.points)
         lines = {"test accuracy": (steps, test)}
         if kept[0] is not None:
-            lines |= {"pseudo-labels kept": (steps, [np.nan if p is None else p for p in pseudo]), "share kept": (steps, kept)}
-        figure = plots.curves(lines, "", title=f"{self.name}: step {snap.step:,} of {self.steps:,}")
-        if self.shown is None:
-            self.shown = display(figure, display_id=True)
-        else:
-            self.shown.update(figure)
+            pseudo = [np.nan if share is None else share for share in pseudo]
+            lines |= {"pseudo-labels kept": (steps, pseudo), "share kept": (steps, kept)}
+        self.handle = redraw(self.handle, plots.curves(lines, "", title=title))
 
 
-def patient(path: Path, train: Callable[[], Run]) -> Run:
-    """The finished run in the folder `path` of the store: found, or trained by train(); while another process, of this
-    machine or another, trains it, wait: two notebooks may want the same run."""
+def trained_or_found(path: Path, train: Callable[[], Run]) -> Run:
+    """The finished run in the folder `path` of the store; if it is not there, train() makes it. While another process,
+    on this machine or another, trains it, wait: two notebooks may want the same run."""
     waiting = False
     while Run(path).result is None:
         with Lease(lease_of(store(), path.name), str(path.absolute())) as mine:
@@ -87,8 +115,7 @@ def patient(path: Path, train: Callable[[], Run]) -> Run:
 
 
 def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: Network | None = None) -> Run:
-    """The finished run of these settings: from the store where some lesson has trained it before, else trained now,
-    live.
+    """The finished run of these settings: from the store if a lesson has trained it before, else trained now, live.
 
     initial: a trained network to begin from. Interrupting the kernel stops the run; the same cell then continues it.
     """
@@ -96,7 +123,8 @@ def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: 
     path = run_path(record(method, data, resolved, initial))
     known = Run(path).result is not None
     try:
-        run = patient(path, partial(fit, method, data, config, live=Live(resolved.steps, name), initial=initial))
+        live = Live(resolved.steps, name)
+        run = trained_or_found(path, partial(fit, method, data, config, live=live, initial=initial))
     except Stopped as stop:
         print(f"{stop}: run the cell again")
         raise
@@ -106,49 +134,44 @@ def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: 
 
 
 def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
-    """The finished run of each job (method, data, config, perhaps the network to begin from), one after another; those
-    in the store are found, not trained again.
+    """The finished run of each job, one after another; those in the store are not trained again. A job: (method, data,
+    config), perhaps also the network to begin from.
 
     Interrupting the kernel keeps what is finished and the state of the run in progress: the same cell then continues.
     """
-    runs, trained, begin, printed, shown = {}, 0, time.monotonic(), time.monotonic(), None
+    runs, trained, handle, began = {}, 0, None, time.monotonic()
+    printed = began
     for k, (key, (method, data, config, *more)) in enumerate(jobs.items(), 1):
         initial = more[0] if more else None
         path = run_path(record(method, data, config.resolve(data, Machine().torch_device()), initial))
         known, now = Run(path).result is not None, time.monotonic()
-        left = f", about {(now - begin) / trained * (len(jobs) - k + 1):.0f} s left" if trained else ""
+        left = f", about {(now - began) / trained * (len(jobs) - k + 1):.0f} s left" if trained else ""
         line = f"run {k} of {len(jobs)}: {key}{left}"
-        if not known and watched() and shown is None:
-            shown = display({"text/plain": line}, raw=True, display_id=True)
-        elif not known and watched():
-            shown.update({"text/plain": line}, raw=True)
+        if not known and watched():
+            handle = redraw(handle, {"text/plain": line}, raw=True)
         elif not known and now - printed > LINE_SECONDS:
             print(line, flush=True)
             printed = now
         try:
-            runs[key] = patient(path, partial(fit, method, data, config, initial=initial))
+            runs[key] = trained_or_found(path, partial(fit, method, data, config, initial=initial))
         except Stopped as stop:
             print(f"{stop}; {k - 1} of {len(jobs)} runs are finished: run the cell again")
             raise
         trained += not known
-    if shown is not None:
-        shown.update({"text/plain": "done"}, raw=True)
+    if handle is not None:
+        redraw(handle, {"text/plain": "done"}, raw=True)
     print(f"{len(jobs)} runs: {trained} trained, {len(jobs) - trained} found in the store")
     return runs
 
 
 def watch(pause: float = 2.0, idle: float = 20.0) -> None:
-    """What is at work in the store, drawn again in its place every `pause` seconds, until nothing has been for `idle`
-    seconds. Interrupting the kernel ends it too."""
-    shown, busy = None, time.monotonic()
+    """What is running in the store, redrawn in place every `pause` seconds until nothing has run for `idle` seconds.
+    Interrupting the kernel ends it too."""
+    handle, busy = None, time.monotonic()
     with suppress(KeyboardInterrupt):
         while True:
             lines = at_work(store())
-            picture = {"text/plain": "\n".join(lines)}
-            if shown is None:
-                shown = display(picture, raw=True, display_id=True)
-            else:
-                shown.update(picture, raw=True)
+            handle = redraw(handle, {"text/plain": "\n".join(lines)}, raw=True)
             if len(lines) > 1:
                 busy = time.monotonic()
             elif time.monotonic() - busy >= idle:
@@ -158,21 +181,20 @@ def watch(pause: float = 2.0, idle: float = 20.0) -> None:
 
 def figures_folder() -> Path:
     """figures/ of the project: beside the nearest notebooks/ above the working directory, else beside the package."""
-    above = [place for place in (Path.cwd(), *Path.cwd().parents) if (place / "notebooks").is_dir() and (place / "figures").is_dir()]
-    return (above[0] if above else Path(sslkit.__file__).parents[1]) / "figures"
+    for place in (Path.cwd(), *Path.cwd().parents):
+        if (place / "notebooks").is_dir() and (place / "figures").is_dir():
+            return place / "figures"
+    return Path(sslkit.__file__).parents[1] / "figures"
 
 
 def keep(name: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a table of equal rows as figures/NAME.csv, fractions rounded to four places, to be committed."""
-    rows = [{column: round(value, 4) if isinstance(value, float) else value for column, value in row.items()} for row in rows]
-
-    def save(new: Path) -> None:
-        with open(new, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(figures_folder() / f"{name}.csv", save)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+    write_file(figures_folder() / f"{name}.csv", text.getvalue())
 
 
 def kept(name: str) -> list[dict[str, float | str | None]]:
@@ -184,13 +206,13 @@ def kept(name: str) -> list[dict[str, float | str | None]]:
             return text
 
     path = figures_folder() / f"{name}.csv"
-    require(path.exists(), f"{path} is not there: the table is part of a clone of the project, not of the package alone")
+    require(path.exists(), f"{path} is not there: clone the project, the package alone does not have this table")
     with open(path, newline="", encoding="utf-8") as file:
         return [{column: value(text) for column, text in row.items()} for row in csv.DictReader(file)]
 
 
 def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: float = 0.6) -> np.ndarray:
-    """UMAP of points (n, d) to (n, 2) float32, kept in the store by a hash of its input: the first call compiles for 10
+    """UMAP of points (n, d) to (n, 2) float32, kept in the store by a hash of its input. The first call compiles for 10
     to 20 s."""
     points = np.ascontiguousarray(points, dtype=np.float32)
     key = hashlib.sha256(points.tobytes() + repr((points.shape, seed, neighbors, min_dist)).encode()).hexdigest()[:16]
@@ -204,21 +226,19 @@ def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: f
         warnings.simplefilter("ignore")
         import umap
 
-        found = umap.UMAP(n_neighbors=neighbors, min_dist=min_dist, random_state=seed, n_jobs=1).fit_transform(points).astype(np.float32)
-    torch.set_num_threads(threads)                    # numba has set OpenMP's to every core; runs trained later would come out otherwise
+        reducer = umap.UMAP(n_neighbors=neighbors, min_dist=min_dist, random_state=seed, n_jobs=1)
+        found = reducer.fit_transform(points).astype(np.float32)
+    torch.set_num_threads(threads)                    # numba has set OpenMP's to every core, which changes later runs
+    content = io.BytesIO()
+    np.save(content, found)
     path.parent.mkdir(parents=True, exist_ok=True)
-
-    def save(new: Path) -> None:
-        with open(new, "wb") as file:
-            np.save(file, found)
-
-    write_atomically(path, save)
+    write_file(path, content.getvalue())
     return found
 
 
 def finish(lesson: str, **figures: float | None) -> None:
-    """Write lessons/LESSON.json into the store, for batches and tables, and print the figures, rounded to four places;
-    None for none."""
+    """Write a lesson's figures, rounded to four places (None: there is none), as lessons/LESSON.json into the store,
+    for batches, and print them."""
     figures = {name: value if value is None else round(value, 4) for name, value in figures.items()}
     path = store() / "lessons" / f"{lesson}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,8 +247,7 @@ def finish(lesson: str, **figures: float | None) -> None:
 
 
 def check(answer: object, right: Callable[[object], bool], hint: str = "look again") -> None:
-    """An exercise's self-check: nothing yet while `answer` is None, an AssertionError with the hint where it is not
-    `right`."""
+    """Check the answer to an exercise. None asks for one; an answer that is not `right` raises AssertionError(hint)."""
     if answer is None:
         print("your turn: put your answer in place of None")
         return
