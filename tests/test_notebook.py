@@ -2,6 +2,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,11 +31,13 @@ def test_a_lesson_has_its_shape(path):
     code = [cell for cell in lesson.cells if cell.cell_type == "code"]
     first = lesson.cells[0].source
     assert first.startswith("# ") and all(f"**{word}**" in first for word in ("Time", "Hardware", "Download"))
-    assert code[0].metadata.tags == ["parameters"] and sum("parameters" in c.metadata.get("tags", []) for c in code) == 1
+    assert [k for k, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])] == [0]
+    assert code[0].metadata.tags == ["parameters"]
     assert all(re.fullmatch(r"\w+ = [^#]+  # .+", line) for line in code[0].source.splitlines())
     lines = sorted(len(cell.source.splitlines()) for cell in code)
     assert lines[len(lines) // 2] <= 6 and lines[-1] <= 25
-    assert max(len(line) for cell in code for line in cell.source.splitlines()) <= 112, "longer lines are cut off in JupyterLab"
+    longest = max(len(line) for cell in code for line in cell.source.splitlines())
+    assert longest <= 112, "longer lines are cut off in JupyterLab"
     text = "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
     assert "finish(" in code[-1].source
     assert path.stem >= "90" or 3 <= len(re.findall(r"^\*\*\d", text, re.M)) <= 8, "exercises; the tables have none"
@@ -42,8 +45,9 @@ def test_a_lesson_has_its_shape(path):
 
 @every_lesson
 def test_a_lesson_has_the_steps_of_the_quick_scale(path):
-    given = re.findall(r"^steps = (\d+)", next(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"), re.M)
-    assert given in ([], ["200" if path.stem.startswith("04") else str(SCALES["quick"].steps)]), "but for the sweep, of many short runs"
+    first = next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    steps = 200 if path.stem.startswith("04") else SCALES["quick"].steps             # the sweep has many short runs
+    assert re.findall(r"^steps = (\d+)", first, re.M) in ([], [str(steps)])
 
 
 @every_lesson
@@ -56,13 +60,15 @@ def test_a_lesson_is_committed_with_outputs_and_without_a_trace_of_a_machine(pat
     assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
     for cell in code:
         if re.search(r"sliders?\(", cell.source) and "import" not in cell.source:
-            assert any("image/png" in o.get("data", {}) for o in cell.outputs), "a slider leaves a picture for readers without a kernel"
+            pictures = ["image/png" in output.get("data", {}) for output in cell.outputs]
+            assert any(pictures), "a slider leaves a picture for readers without a kernel"
         if "nbval-check-output" in cell.metadata.get("tags", []):
             assert cell.outputs and all(o.output_type == "stream" for o in cell.outputs)
 
 
-def test_watching_a_store_ends_when_nothing_has_been_at_work_for_a_while(runs, monkeypatch):
-    looks, shown = [["1 running", "x"], ["0 running"], ["1 running", "y"], ["0 running"], ["0 running"], ["0 running"], ["never"]], []
+def test_watching_a_store_ends_when_nothing_has_run_for_a_while(runs, monkeypatch):
+    idle = ["0 running"]
+    looks, shown = [["1 running", "x"], idle, ["1 running", "y"], idle, idle, idle, ["never"]], []
     monkeypatch.setattr(notebook, "at_work", lambda folder: looks.pop(0))
     monkeypatch.setattr(notebook, "display", lambda picture, raw, display_id: shown.append(picture) or Handle())
 
@@ -71,9 +77,10 @@ def test_watching_a_store_ends_when_nothing_has_been_at_work_for_a_while(runs, m
             shown.append(picture)
 
     now = [0.0]
-    monkeypatch.setattr(notebook, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s)))
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(notebook, "time", clock)
     notebook.watch(pause=2, idle=3)                       # between two runs of a batch there is a moment without any
-    assert [picture["text/plain"] for picture in shown] == ["1 running\nx", "0 running", "1 running\ny", *["0 running"] * 2]
+    assert [picture["text/plain"] for picture in shown] == ["1 running\nx", *idle, "1 running\ny", *idle * 2]
 
 
 def test_watching_an_idle_store(runs, capsys):
@@ -90,6 +97,13 @@ def test_begin_refuses_what_cannot_be_a_count(capsys):
         notebook.begin(labels=None)
 
 
+def test_begin_allows_the_negative_imbalance_that_split_offers(capsys):
+    notebook.begin(imbalance=-20)
+    assert capsys.readouterr().out == "imbalance = -20\n"
+    with pytest.raises(InputError, match="seed is -20"):
+        notebook.begin(imbalance=-20, seed=-20)
+
+
 def test_fit_once_trains_once(digits, runs, capsys):
     config = Config(steps=20, eval_every=10, batch_size=8, mu=2)
     first = notebook.fit_once(FixMatch(), digits, config)
@@ -101,7 +115,8 @@ def test_fit_once_trains_once(digits, runs, capsys):
 
 
 def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits, runs, capsys, monkeypatch):
-    jobs = {(alpha, seed): (SimMatch(alpha=alpha), digits, Config(seed=seed, steps=12, eval_every=6, batch_size=8, mu=2))
+    short = Config(steps=12, eval_every=6, batch_size=8, mu=2)
+    jobs = {(alpha, seed): (SimMatch(alpha=alpha), digits, replace(short, seed=seed))
             for alpha in (0.5, 1.0) for seed in (0, 1)}
     trained, fit = [], notebook.fit
 
@@ -120,13 +135,14 @@ def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits,
     found = notebook.fit_all(jobs)
     assert capsys.readouterr().out == "4 runs: 2 trained, 2 found in the store\n"
     assert list(found) == list(jobs)
-    assert all(run.config["arguments"]["alpha"] == alpha and run.config["train"]["seed"] == seed for (alpha, seed), run in found.items())
+    settings = [(run.config["arguments"]["alpha"], run.config["train"]["seed"]) for run in found.values()]
+    assert settings == list(jobs)
     monkeypatch.delenv("SSLKIT_HEADLESS")
     monkeypatch.setattr(notebook, "display", lambda *data, **options: pytest.fail("there is nothing to train"))
     notebook.fit_all(jobs)
 
 
-def test_what_another_machine_trains_is_waited_for(digits, runs, capsys, monkeypatch):
+def test_a_lesson_waits_for_a_run_that_another_machine_trains(digits, runs, capsys, monkeypatch):
     config = Config(steps=12, eval_every=6, batch_size=8, mu=2)
     path = run_path(record(Supervised(), digits, config.resolve(digits, torch.device("cpu"))))
     (runs / "leases").mkdir(parents=True)
@@ -142,15 +158,16 @@ def test_what_another_machine_trains_is_waited_for(digits, runs, capsys, monkeyp
 
     monkeypatch.setattr(notebook, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     run = notebook.fit_once(Supervised(), digits, config)
-    assert len(pauses) == 3 and run.result and capsys.readouterr().out.count("another process trains this run: waiting for it") == 1
+    assert len(pauses) == 3 and run.result
+    assert capsys.readouterr().out.count("another process trains this run: waiting for it") == 1
     assert not list((runs / "leases").iterdir())
 
 
-def test_lessons_train_by_what_waits_for_others():
+def test_lessons_train_by_functions_that_wait_for_others():
     for path in sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb")):
         cells = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
         found = re.findall(r"(?<![\w.])(?:fit|hdl_on|kd_fixmatch)\(", "\n".join("".join(source) for source in cells))
-        assert not found, f"{path.name} calls {found}: fit_once() and fit_all() bear another lesson that trains the same run"
+        assert not found, f"{path.name} calls {found}: fit_once() and fit_all() wait where another lesson trains it"
 
 
 def test_a_kept_table_reads_back(tmp_path, monkeypatch):
@@ -208,7 +225,8 @@ def test_umap_is_computed_once_and_a_damaged_file_again(runs, monkeypatch):
             torch.set_num_threads(torch.get_num_threads() + 1)           # as numba does
             return points[:, :2]
 
-    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))       # the lessons run the real one; it compiles for 20 s
+    # the lessons run the real one, which compiles for 20 s
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))
     points = np.random.default_rng(0).normal(size=(30, 5))
     threads = torch.get_num_threads()
     a, b = notebook.umap_map(points), notebook.umap_map(points)
@@ -243,7 +261,8 @@ from sslkit import Config, FixMatch, load, split
 from sslkit.lessons import fit_once
 fit_once(FixMatch(), split(load("digits"), 20, 0), Config(steps=150, eval_every=50, batch_size=8, mu=2))
 """
-    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     (run,) = [path for path in store().iterdir() if (path / "config.json").exists()]

@@ -54,7 +54,7 @@ def refuse_unknown_parameters(known: Iterable[str]) -> None:
 
 
 def begin(**parameters: object) -> None:
-    """Check a lesson's parameters and print them: numbers from 0 (`imbalance` below it too, as in split()), or texts."""
+    """Check a lesson's parameters and print them: texts, numbers from 0; `imbalance` may be negative, as in split()."""
     refuse_unknown_parameters(parameters)
     for name, value in parameters.items():
         require(isinstance(value, (int, float, str)), f"{name} must be a number or a text, not {value!r}")
