@@ -2,7 +2,6 @@
 
 Exit code 1: something failed; 2: something given cannot be used; 130: stopped.
 """
-import argparse
 import inspect
 import json
 import os
@@ -32,7 +31,7 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
 
 def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
-    from sslkit.training import Stopped, labels_in_words, method_names, parse
+    from sslkit.training import Stopped, begun, labels_in_words, method_names, parse
 
     if not argv or argv[0] in ("-h", "--help"):
         names = ", ".join(method_names())
@@ -57,8 +56,8 @@ def train(argv: list[str]) -> int:
     views = config.batch_size * (1 + config.mu * len(spec.make(**spec.arguments).views))
     if views > MANY_VIEWS:
         size = 4e-9 * views * data.images[0].numel()
-        print(f"note: a step makes {views:,} views, {size:.1f} GB before the network; a smaller --batch-size or --mu needs "
-              "less memory and time", file=sys.stderr)
+        print(f"note: a step makes {views:,} views, {size:.1f} GB before the network; a smaller --batch-size or --mu "
+              "needs less memory and time", file=sys.stderr)
     line = ProgressLine(config.steps)
     try:
         run = spec.run(data, machine, out=run.path, live=line.stage, progress=line.loading)
@@ -71,23 +70,6 @@ def train(argv: list[str]) -> int:
         line.end()
     print(labels_in_words(run.result), end="", file=sys.stderr)
     return report(run, values.json)
-
-
-def begun(values: argparse.Namespace, new: dict):
-    """The Run of the record `new` in its folder. InputError for a folder that holds another run, and for a stopped run
-    that is not resumed."""
-    from sslkit.training import Run, run_path
-
-    run = Run(values.out or run_path(new))
-    run.check(new)
-    require(not values.resume or run.config is not None,
-            f"--resume: there is no run in {run.path}; `sslkit runs` lists those there are, --out chooses one")
-    if run.result is not None:
-        print(f"note: {run.path} is finished already, nothing to train", file=sys.stderr)
-    else:
-        require(values.resume or not any(run.path.rglob("checkpoint.pt")),
-                f"{run.path} holds a run that was stopped; --resume continues it, another --out leaves it alone")
-    return run
 
 
 def report(run, as_json: bool) -> int:
@@ -200,8 +182,8 @@ def reproduce(argv: list[str]) -> int:
     parser.add_argument("--workers", type=int, metavar="N", help="how many at a time on this machine (default: one a "
                         "GPU, else one a core, as far as the memory goes)")
     parser.add_argument("--out", metavar="DIR", default="report", help="where they are left (default: report)")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a "
-                        "parameter; more than once for one parameter makes a grid: each lesson with each value")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set "
+                        "a parameter; more than once for one parameter makes a grid: each lesson with each value")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=1800, help="after which a cell is stopped; "
                         "the time that it waits for the runs of other lessons counts (default: 1800)")
     parser.add_argument("--again", action="store_true", help="also run lessons that the store has (default: they are "

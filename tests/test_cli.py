@@ -439,7 +439,7 @@ def test_an_out_that_holds_another_configuration(sslkit, refused, tmp_path):
 
 
 @pytest.mark.parametrize("words, message", [
-    ("--out=", "--out is empty"), ("--hdl-k 5", "are settings of --hdl: add it"), ("--momentum 1", "from 0 up and below 1"),
+    ("--out=", "--out is empty"), ("--hdl-k 5", "belong to --hdl: add it"), ("--momentum 1", "from 0 up and below 1"),
     ("--ema-decay 1", "from 0 up and below 1"), ("--device cpu:7", "only cuda devices have a number"),
     ("--steps 99999999999999999999", "it must be at most"), ("--threads 999999", "it must be at most 4096"),
     (f"--steps 2 --out {'x' * 400}", "File name too long")])

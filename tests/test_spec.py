@@ -34,7 +34,7 @@ def specs():
             yield RunSpec(method, OTHER_DATA, OTHER_TRAIN, changed, recipe)
 
 
-@pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", list(specs()), ids=lambda spec: spec.name)
 def test_the_command_line_of_a_run_is_parsed_into_that_run(spec):
     words = spec.argv()
     assert words[0] == "train" and all(isinstance(word, str) for word in words)
@@ -98,7 +98,7 @@ def test_imagenets_weights_get_images_as_imagenets_are(digits, monkeypatch, tmp_
 
     plain = torchvision.models.get_model
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights=None, **options: plain(name, weights=None, **options))
-    config = Config(steps=1, batch_size=2, lr=1e-6, network="resnet50", weights="imagenet", precision="fp32")
+    config = Config(steps=1, batch_size=16, lr=1e-3, network="resnet50", weights="imagenet", precision="fp32")
     small = replace(digits, test_images=digits.test_images[:8], test_y=digits.test_y[:8])
     run = fit(Supervised(), small, config, out=tmp_path / "run")
     mean, std = (0.449,), (0.226,)
@@ -106,6 +106,7 @@ def test_imagenets_weights_get_images_as_imagenets_are(digits, monkeypatch, tmp_
         assert network.pixels == (pytest.approx(mean, abs=1e-3), pytest.approx(std, abs=1e-3))
     network = run.network()
     expected = network(augment.normalize(digits.images[:4], *network.pixels)).logits.softmax(1)
+    assert expected.isfinite().all()
     assert torch.allclose(predict(network, digits.images[:4], digits)[0], expected, atol=1e-6)
     feed = set_up(Supervised(), digits, config.resolve(digits, torch.device("cpu")))[2]
     assert feed.data.mean == network.pixels[0] and digits.mean != feed.data.mean

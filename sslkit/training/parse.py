@@ -1,12 +1,15 @@
 """From the words after `sslkit train` to a RunSpec; RunSpec.argv() is the way back."""
 import argparse
 import inspect
+import sys
 
 from sslkit import methods
 from sslkit.errors import choose, require
 from sslkit.terminal import Parser, chosen
 from sslkit.training.config import Config, Machine
+from sslkit.training.identity import run_path
 from sslkit.training.rules import Propagate, Select
+from sslkit.training.run import Run
 from sslkit.training.spec import DataSpec, RunSpec
 
 RECIPE = """An outer FixMatch labels the images, a clustering confirms some of its labels, a fresh inner network learns
@@ -59,6 +62,21 @@ def parse(words: list[str]) -> tuple[RunSpec, Machine, argparse.Namespace]:
     else:
         kind = methods.method_class(words[0])
         recipe = Propagate(**chosen(Propagate, values, "hdl_"))
-        require(values.hdl or recipe == Propagate(), "--hdl-k, --hdl-mode and --hdl-metric are settings of --hdl: add it")
+        require(values.hdl or recipe == Propagate(), "--hdl-k, --hdl-mode and --hdl-metric belong to --hdl: add it")
         recipe = recipe if values.hdl else None
     return RunSpec(words[0], data, train, chosen(kind, values), recipe), machine, values
+
+
+def begun(values: argparse.Namespace, new: dict) -> Run:
+    """The Run of the record `new` in its folder. InputError for a folder that holds another run, and for a stopped run
+    that is not resumed."""
+    run = Run(values.out or run_path(new))
+    run.check(new)
+    require(not values.resume or run.config is not None,
+            f"--resume: there is no run in {run.path}; `sslkit runs` lists those there are, --out chooses one")
+    if run.result is not None:
+        print(f"note: {run.path} is finished already, nothing to train", file=sys.stderr)
+    else:
+        require(values.resume or not any(run.path.rglob("checkpoint.pt")),
+                f"{run.path} holds a run that was stopped; --resume continues it, another --out leaves it alone")
+    return run
