@@ -1,10 +1,8 @@
 """The bench measures what it says: all three steps run, its figures are complete, its Pillow view is variant usb."""
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from sslkit.cli import main
 from sslkit.errors import InputError
@@ -53,8 +51,6 @@ def test_unknown_method_is_an_input_error():
 
 
 def test_pillow_views_are_normalised_tensors_of_their_own():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    views = bench.PillowUSB(32, (0.5,) * 3, (0.25,) * 3)
-    made = torch.stack([views.strong(image) for _ in range(20)])
+    made = bench.PillowUSB(bench.photographs(1, 32, torch.device("cpu"), 10))("strong", [0] * 20)
     assert made.shape == (20, 3, 32, 32) and made.dtype == torch.float32 and -2 <= made.min() and made.max() <= 2
     assert len({m.numpy().tobytes() for m in made}) == 20 and len(bench.PillowUSB.OPS) == 14

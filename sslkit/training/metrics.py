@@ -5,13 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sslkit.labelers import by_class, class_growth, label_quality, precision_curve
-
-__all__ = ["by_class", "class_growth", "confusion", "label_quality", "median_last", "neighbor_purity", "precision_curve"]
+from sslkit.labelers import by_class, class_growth, label_quality, precision_curve  # noqa: F401
 
 
 def median_last(values: Sequence[float], n: int = 20) -> float:
-    """Median of the last n values, of all where there are fewer: what google-research/fixmatch reports over its
+    """Median of the last n values, or of all if there are fewer; google-research/fixmatch reports it over its
     checkpoints."""
     return statistics.median(values[-n:])
 
