@@ -97,7 +97,7 @@ def test_others_run_when_one_fails(ran):
     here, good, said = ran
     assert not good
     assert said.startswith("4 notebooks: 0 found in the store, 4 to do on ")
-    assert re.search("^00_good  finished in .+ s$", said, re.M) and re.search("^03_meant  finished in .+ s$", said, re.M)
+    assert all(re.search(f"^{name}  finished in .+ s$", said, re.M) for name in ("00_good", "03_meant"))
     assert re.search("^2 of 4 lessons finished in 0:.+; see out/index.html$", said, re.M)
     assert "01_bad  failed in cell 2: ValueError: <b>bad</b>\n" in said
     assert "the kernel died" in said
@@ -213,8 +213,8 @@ def test_parameters_are_given_to_the_lessons_that_have_them(project):
 
 def papermill(path: Path, name: str, value: str) -> subprocess.CompletedProcess:
     """papermill's own command on a copy of a lesson, with one parameter."""
-    words = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3", "-l", "python", path, "out.ipynb", "-p", name, value]
-    return subprocess.run(words, capture_output=True, text=True)
+    words = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3", "-l", "python"]
+    return subprocess.run([*words, path, "out.ipynb", "-p", name, value], capture_output=True, text=True)
 
 
 def test_papermill_itself_is_refused_an_unknown_parameter_too(project):
@@ -259,8 +259,9 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
     assert list(map(str, sorted(lines))) == ["00_a_seed=0", "00_a_seed=1", "01_b", "90_simmatch_tables"]
     assert not any("found" in line for line in lines.values()) and lines["01_b"].startswith("failed in cell 1")
     texts = {path.stem: outputs(path) for path in Path("report/notebooks").iterdir()}
-    assert texts == {"00_a_seed=0": "0 1.0\n", "00_a_seed=1": "1 1.0\n", "01_b": "", "90_simmatch_tables": "the store\n"}
-    assert (Path("report/figures") / "00_a_seed=1-01.png").exists() and "A: seed 1" in Path("report/index.html").read_text()
+    assert texts == {"00_a_seed=0": "0 1.0\n", "00_a_seed=1": "1 1.0\n", "01_b": "",
+                     "90_simmatch_tables": "the store\n"}
+    assert Path("report/figures/00_a_seed=1-01.png").exists() and "A: seed 1" in Path("report/index.html").read_text()
 
     job, reader = NotebookJob(str(project / "01_b.ipynb")), NotebookJob(str(project / "90_simmatch_tables.ipynb"),
                                                                        reads=batch.held_by_the_store())
@@ -273,7 +274,8 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
     (job.place() / "config.json").write_text(json.dumps(job.record | {"parameters": {"seed": 2}}))
     with Lease(lease_of(store, job.name), str(job.place())):
         head, line = watch.at_work(store)
-    assert head == "0 running, 0 finished, 1 failed, 1 notebook running" and line.split() == "01_b seed 2 cell 1 of 1".split()
+    assert head == "0 running, 0 finished, 1 failed, 1 notebook running"
+    assert line.split() == "01_b seed 2 cell 1 of 1".split()
 
     write(project, "01_b", "print('corrected')")
     (store / "x").mkdir()
@@ -281,8 +283,8 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
     for name, content in (("config", config), ("result", {"test_acc": .9})):
         (store / "x" / f"{name}.json").write_text(json.dumps(content))
     lines = said(parameters={"seed": ["0", "1"], "lr": "1"}, out="second")
-    assert {name for name, line in lines.items() if "found" in line} == {"00_a_seed=0", "00_a_seed=1"} and len(lines) == 4, (
-        "another source, and another store for what shows it")
+    found = {name for name, line in lines.items() if "found" in line}
+    assert found == {"00_a_seed=0", "00_a_seed=1"} and len(lines) == 4, "another source, another store for its reader"
     assert outputs(Path("second/notebooks/00_a_seed=0.ipynb")) == "0 1.0\n"
     assert outputs(Path("second/notebooks/01_b.ipynb")) == "corrected\n"
     assert "found in the store" in Path("second/index.html").read_text()
@@ -324,7 +326,8 @@ def test_two_batches_of_lessons_share_one_store_and_its_runs(project):
     assert all("4 of 4 lessons finished" in one for one in said)
     assert len(list((project.parent / "store").glob("*/result.json"))) == 3, "two lessons want the same run"
     for name in ("00_trains", "01_trains", "02_trains", "03_too"):
-        assert sorted("found in the store" in re.search(f"^{name}  .*$", one, re.M)[0] for one in said) == [False, True], "one runs it"
+        lines = [re.search(f"^{name}  .*$", one, re.M)[0] for one in said]
+        assert sorted("found in the store" in line for line in lines) == [False, True], "one runs it"
 
 
 @pytest.mark.slow
@@ -335,8 +338,8 @@ def test_lessons_on_workers_started_by_hand(project):
     file = elsewhere / "scheduler.json"
 
     def dask(*words):
-        return subprocess.Popen([sys.executable, "-m", "dask", *words], cwd=elsewhere, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                env=os.environ | {"SSLKIT_RUNS": str(elsewhere / "store")})
+        return subprocess.Popen([sys.executable, "-m", "dask", *words], cwd=elsewhere, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env=os.environ | {"SSLKIT_RUNS": str(elsewhere / "store")})
 
     processes = [dask("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file)]
     try:
@@ -488,7 +491,8 @@ def test_refresh_takes_no_parameters(project):
 def test_stopping_leaves_no_kernel_and_says_what_is_finished(project):
     write(project, "00_a", "1")
     write(project, "01_b", "2", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
-    code = "from sslkit.batch import reproduce\ntry:\n  reproduce(workers=1)\nexcept KeyboardInterrupt:\n  raise SystemExit(130)"
+    code = ("from sslkit.batch import reproduce\ntry:\n  reproduce(workers=1)\n"
+            "except KeyboardInterrupt:\n  raise SystemExit(130)")
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     pid, begin = project / "pid", time.monotonic()
     while not (pid.exists() and pid.read_text()) and time.monotonic() - begin < 60:
@@ -517,7 +521,8 @@ def test_cells_that_say_how_long_they_take(tmp_path):
 TRAINS = """
 from sslkit import Config, FixMatch, load, split
 from sslkit.lessons.session import fit_once
-run = fit_once(FixMatch(), split(load("digits"), 20, {seed}), Config(seed={seed}, steps=150, batch_size=16, mu=2, eval_every=10))
+config = Config(seed={seed}, steps=150, batch_size=16, mu=2, eval_every=10)
+run = fit_once(FixMatch(), split(load("digits"), 20, {seed}), config)
 print("ACC", run.result["test_acc"], len(run.metrics))
 """
 PROGRAM = """
@@ -528,11 +533,12 @@ if __name__ == "__main__":
 
 
 def kernels(store: Path) -> list[psutil.Process]:
-    """Processes at work on lessons of this store, with their kernels."""
+    """Processes that run lessons of this store, with their kernels."""
     found = []
     for process in psutil.process_iter(["cmdline", "environ"]):
         words = " ".join(process.info["cmdline"] or ())
-        if ("ipykernel" in words or "sslkit.batch.process" in words) and (process.info["environ"] or {}).get("SSLKIT_RUNS") == str(store):
+        of = (process.info["environ"] or {}).get("SSLKIT_RUNS")
+        if ("ipykernel" in words or "sslkit.batch.process" in words) and of == str(store):
             found.append(process)
     return found
 
@@ -546,8 +552,9 @@ def lessons_that_train(here: Path) -> Path:
 
 
 def run_of(program: Path) -> subprocess.Popen:
+    environment = os.environ | {"SSLKIT_RUNS": str(program.parent / "store"), "SSLKIT_LEASE_SECONDS": "5"}
     return subprocess.Popen([sys.executable, program], stderr=subprocess.PIPE, text=True, cwd=program.parent,
-                            env=os.environ | {"SSLKIT_RUNS": str(program.parent / "store"), "SSLKIT_LEASE_SECONDS": "5"})
+                            env=environment)
 
 
 def shown(here: Path) -> list[list[str]]:
@@ -576,7 +583,7 @@ def test_a_batch_of_lessons_that_is_killed_goes_on(project, seconds, undisturbed
     before = {path: path.stat().st_mtime_ns for path in store.rglob("result.json")}
     said = ended(run_of(program))
     assert said.splitlines()[-1].startswith("3 of 3 lessons finished in "), said
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items()), "what was finished was not run again"
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items()), "what was finished is not run again"
     assert len(list(store.glob("*/result.json"))) == 3 and len(list(store.glob("notebooks/*/result.json"))) == 3
     assert shown(project.parent) == undisturbed and all(len(one) == 1 for one in undisturbed), "every number the same"
     begin = time.monotonic()
