@@ -263,7 +263,7 @@ def test_the_jobs_of_each_scale():
     (["reproduce", "simmatch-7"], "did you mean 'simmatch-5'?"),
     (["reproduce", "tables", "simmatch-7"], "unknown lesson 'simmatch-7'"),
     (["reproduce", "tables", "-p", "x", "1"], "unknown parameter 'x'"),
-    (["reproduce", "hdl", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "--workers is of this machine"),
+    (["reproduce", "hdl", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "--workers is for this machine"),
     (["runs", "--watch", "--json"], "--watch is for people")])
 def test_bad_input_is_a_sentence(words, message, runs, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

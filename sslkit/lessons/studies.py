@@ -39,9 +39,7 @@ def early(data: SSLData, config: Config, until: int) -> tuple[Tensor, Tensor]:
     """The pseudo-labels of FixMatch's first `until` steps, one step after another: (n,) confidence, (n,) bool, whether
     each is right."""
     method, truth = LabelRecorder(), data.y[data.unlabeled]
-    for snap in train(method, data, config):
-        if snap.step >= until:
-            break
+    next(snap for snap in train(method, data, config) if snap.step >= until)
     rows, confidence, label = (torch.cat(part) for part in zip(*method.recorded[:until]))
     return confidence, label == truth[rows]
 
@@ -49,9 +47,7 @@ def early(data: SSLData, config: Config, until: int) -> tuple[Tensor, Tensor]:
 def weak_outer(data: SSLData, config: Config, until: int) -> tuple[Tensor, Tensor]:
     """Probabilities (N, C) and features (N, D) of all training images from a FixMatch that is stopped at the first
     evaluation from step `until` on."""
-    for snap in train(FixMatch(), data, config):
-        if snap.evaluated and snap.step >= until:
-            break
+    snap = next(snap for snap in train(FixMatch(), data, config) if snap.evaluated and snap.step >= until)
     return predict(snap.nets.teacher, data.images, data)
 
 

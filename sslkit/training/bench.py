@@ -47,11 +47,11 @@ class PillowUSB:
         return torch.stack([self.kinds[kind](self.images[row]) for row in rows])
 
     OPS = (                                            # an operation, the least and the greatest v
-        (lambda i, v: i, 0, 1), (lambda i, v: ImageOps.autocontrast(i), 0, 1), (lambda i, v: ImageOps.equalize(i), 0, 1),
+        (lambda i, v: ImageOps.autocontrast(i), 0, 1), (lambda i, v: ImageOps.equalize(i), 0, 1),
         *((lambda i, v, kind=kind: kind(i).enhance(v), 0.05, 0.95) for kind in (
             ImageEnhance.Brightness, ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Sharpness)),
         (lambda i, v: ImageOps.posterize(i, max(1, int(v))), 4, 8), (lambda i, v: ImageOps.solarize(i, v), 0, 256),
-        (lambda i, v: i.rotate(random.choice(SIGNS) * v), 0, 30),
+        (lambda i, v: i, 0, 1), (lambda i, v: i.rotate(random.choice(SIGNS) * v), 0, 30),
         (lambda i, v: i.transform(i.size, Image.AFFINE, (1, random.choice(SIGNS) * v, 0, 0, 1, 0)), 0, 0.3),
         (lambda i, v: i.transform(i.size, Image.AFFINE, (1, 0, 0, random.choice(SIGNS) * v, 1, 0)), 0, 0.3),
         (lambda i, v: i.transform(i.size, Image.AFFINE, (1, 0, random.choice(SIGNS) * v * i.size[0], 0, 1, 0)), 0, 0.3),
