@@ -182,8 +182,8 @@ def reproduce(argv: list[str]) -> int:
     parser.add_argument("--workers", type=int, metavar="N", help="how many at a time on this machine (default: one a "
                         "GPU, else one a core, as far as the memory goes)")
     parser.add_argument("--out", metavar="DIR", default="report", help="where they are left (default: report)")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set "
-                        "a parameter; more than once for one parameter makes a grid: each lesson with each value")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="set a parameter; twice or more for one makes a grid: each lesson with each value")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=1800, help="after which a cell is stopped; "
                         "the time that it waits for the runs of other lessons counts (default: 1800)")
     parser.add_argument("--again", action="store_true", help="also run lessons that the store has (default: they are "

@@ -53,9 +53,10 @@ def cannot_write(path: Path, error: OSError) -> InputError:
     """The InputError for a file or folder that could not be written; what was saved before is untouched."""
     full = "no space left on the disk"
     reasons = {errno.ENOSPC: full, errno.EDQUOT: full, errno.ELOOP: "it is a symbolic link"}
-    saved = "; what was saved before is untouched, and --resume goes on from there"
-    return InputError(f"could not write {path}: {reasons.get(error.errno, error.strerror)}"
-                      + (saved if os.path.exists(path.parent / "checkpoint.pt") else ""))
+    saved = "; what was saved before is untouched, and --resume continues from there"
+    if not os.path.exists(path.parent / "checkpoint.pt"):
+        saved = "; nothing was saved before, the run will begin anew" * (path.name == "checkpoint.pt")
+    return InputError(f"could not write {path}: {reasons.get(error.errno, error.strerror)}{saved}")
 
 
 def digest(value: object) -> str:

@@ -4,6 +4,3 @@ from sslkit.lessons import plots, studies
 from sslkit.lessons.session import begin, check, finish, fit_all, fit_once, keep, kept, umap_map, watch
 from sslkit.lessons.studies import three_labels
 from sslkit.lessons.widgets import slider, sliders
-
-__all__ = ["begin", "check", "choose", "finish", "fit_all", "fit_once", "keep", "kept", "plots", "require", "slider", "sliders", "studies", "three_labels",
-           "umap_map", "watch"]

@@ -10,8 +10,6 @@ from sslkit.methods.remixmatch import ReMixMatch
 from sslkit.methods.simmatch import SimMatch, aggregate, unfold
 from sslkit.methods.supervised import Supervised
 
-__all__ = ["ALL", "BY_NAME", "FixMatch", "FixedLabels", "FreeMatch", "KDFixMatch", "Method", "MixMatch", "ReMixMatch",
-           "SimMatch", "Supervised", "aggregate", "method_class", "unfold"]
 ALL: tuple[type[Method], ...] = (
     Supervised, MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch, KDFixMatch, FixedLabels)
 BY_NAME = {method.__name__.lower(): method for method in ALL}
