@@ -96,7 +96,7 @@ def ran(tmp_path_factory):
 def test_others_run_when_one_fails(ran):
     here, good, said = ran
     assert not good
-    assert said.startswith("4 notebooks: 0 found in the store, 4 to do on ")
+    assert re.match(r"4 notebooks: 0 found in the store, 4 to do\non \d workers? with \d+ threads? each, about ", said)
     assert all(re.search(f"^{name}  finished in .+ s$", said, re.M) for name in ("00_good", "03_meant"))
     assert re.search("^2 of 4 lessons finished in 0:.+; see out/index.html$", said, re.M)
     assert "01_bad  failed in cell 2: ValueError: <b>bad</b>\n" in said
@@ -264,13 +264,15 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
     assert Path("report/figures/00_a_seed=1-01.png").exists() and "A: seed 1" in Path("report/index.html").read_text()
 
     job, reader = NotebookJob(str(project / "01_b.ipynb")), NotebookJob(str(project / "90_simmatch_tables.ipynb"),
-                                                                       reads=batch.held_by_the_store())
+                                                                       reads=batch.results_digest())
     assert reader.finished(reader.place()) and not replace(reader, again="x").finished(reader.place()), "--again"
     before = (job.place() / "progress.json").read_bytes()
     with pytest.raises(InputError, match="cannot be reached"):
         batch.reproduce(again=True, scheduler="nonsense", stream=io.StringIO())
     assert (job.place() / "progress.json").read_bytes() == before, "nothing is taken away before anything runs"
     assert watch.at_work(store) == ["0 running, 0 finished, 1 failed"]
+    assert [one["command"] for one in watch.errors(store)] == ["sslkit reproduce 01_b"]
+    assert NotebookJob(str(project / "00_a.ipynb"), {"t": "a b"}).command == "sslkit reproduce 00_a -p t 'a b'"
     (job.place() / "config.json").write_text(json.dumps(job.record | {"parameters": {"seed": 2}}))
     with Lease(lease_of(store, job.name), str(job.place())):
         head, line = watch.at_work(store)

@@ -1,8 +1,10 @@
-"""The batch engine with real processes: killed batches, dead workers, full disks; nothing is lost, nothing done twice."""
+"""The batch engine with real processes: killed batches, dead workers, full disks; nothing is lost or done twice."""
 import json
 import os
+import pickle
 import platform
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,22 +19,33 @@ import pytest
 
 from sslkit.batch import engine, watch
 from sslkit.batch import workers as cluster
+from sslkit.batch.jobs import RunJob
 from sslkit.batch.process import lease_of, work
 from sslkit.errors import InputError
 from sslkit.files import Lease, locked
+from sslkit.training.config import Config, Machine
+from sslkit.training.parse import parse
+from sslkit.training.rules import Propagate
 from sslkit.training.run import Run
-from sslkit.training.spec import Job
+from sslkit.training.spec import RunSpec
 
-SMALL = {"batch_size": 16, "mu": 2, "eval_every": 10}
-JOBS = [Job(method, "digits", 20, seed, steps, train=SMALL) for method, steps, seed in (
-    ("fixmatch", 60, 0), ("supervised", 100, 0), ("fixmatch+hdl", 30, 0), ("supervised", 100, 1))]
-FEW = [Job("supervised", "digits", 20, seed, 20, train=SMALL) for seed in (0, 1)]
+
+def job(method: str, steps: int, seed: int = 0, recipe=None, **train) -> RunJob:
+    """A short run on digits with 20 labels."""
+    config = Config(seed=seed, steps=steps, **({"batch_size": 16, "mu": 2, "eval_every": 10} | train))
+    return RunJob(RunSpec(method, train=config, recipe=recipe))
+
+
+JOBS = [job("fixmatch", 60), job("supervised", 100), job("fixmatch", 30, recipe=Propagate()), job("supervised", 100, 1)]
+FEW = [job("supervised", 20, seed) for seed in (0, 1)]
 PROGRAM = """
 import json, sys
 from sslkit.batch.engine import run_batch
-from sslkit.training.spec import Job
+from sslkit.batch.jobs import RunJob
+from sslkit.training import parse
 if __name__ == "__main__":
-    batch = run_batch([Job(**job) for job in json.loads(sys.argv[1])], scheduler=(sys.argv[2:] or [None])[0], workers=2)
+    jobs = [RunJob(parse(words)[0]) for words in json.loads(sys.argv[1])]
+    batch = run_batch(jobs, scheduler=(sys.argv[2:] or [None])[0], workers=2)
     print(json.dumps([[d.job.name, d.state, d.error, str(d.path)] for d in batch.doing]))
 """
 
@@ -46,9 +59,9 @@ def program(tmp_path_factory):
 
 def start(program, store, jobs=JOBS, *scheduler, **options) -> subprocess.Popen:
     """A batch in a process of its own."""
-    words = [sys.executable, program, json.dumps([vars(job) for job in jobs]), *scheduler]
-    return subprocess.Popen(words, env={**os.environ, "SSLKIT_RUNS": str(store), "SSLKIT_LEASE_SECONDS": "5"}, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, **options)
+    words = [sys.executable, program, json.dumps([job.spec.argv()[1:] for job in jobs]), *scheduler]
+    environment, pipe = os.environ | {"SSLKIT_RUNS": str(store), "SSLKIT_LEASE_SECONDS": "5"}, subprocess.PIPE
+    return subprocess.Popen(words, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 def ended(process) -> list[list[str]]:
@@ -61,12 +74,15 @@ def ended(process) -> list[list[str]]:
 def figures(store) -> dict[str, tuple]:
     """What every finished run came to: its results but for the time they took, and its metrics."""
     def plain(value):
-        return {k: plain(v) for k, v in value.items() if k not in ("seconds", "machine")} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        return {k: plain(v) for k, v in value.items() if k not in ("seconds", "machine")}
 
     found = {}
     for path in sorted(store.glob("*/config.json")):
         run = path.parent
-        metrics = [[plain(json.loads(line)) for line in file.read_text().splitlines()] for file in sorted(run.rglob("metrics.jsonl"))]
+        metrics = [[plain(json.loads(line)) for line in file.read_text().splitlines()]
+                   for file in sorted(run.rglob("metrics.jsonl"))]
         found[run.name] = (plain(Run(run).result), metrics)
     return found
 
@@ -88,7 +104,7 @@ def children(process) -> list[psutil.Process]:
 
 
 def alone(seconds=60) -> None:
-    """Wait until nothing that a killed batch left is at work."""
+    """Wait until no process that a killed batch left is running."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and any("sslkit.batch.process" in (p.info["cmdline"] or ()) and p.info["ppid"] == 1
                                          for p in psutil.process_iter(["cmdline", "ppid"])):
@@ -168,21 +184,23 @@ def listening(process) -> set[tuple[str, str]]:
     found = set()
     for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         with suppress(psutil.Error):
-            found |= {(c.laddr.ip, " ".join(one.cmdline()[-2:])) for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+            found |= {(c.laddr.ip, " ".join(one.cmdline()[-2:])) for c in one.net_connections("inet")
+                      if c.status == psutil.CONN_LISTEN}
     return found
 
 
 def test_ctrl_c_saves_what_runs_and_nobody_else_reaches_a_batch(program, tmp_path):
-    jobs = [Job("fixmatch", "digits", 20, seed, 3000, train=SMALL) for seed in (0, 1, 2)]
+    jobs = [job("fixmatch", 3000, seed) for seed in (0, 1, 2)]
     process = start(program, tmp_path / "store", jobs, start_new_session=True)
     end = time.monotonic() + 60
     while time.monotonic() < end and len(list((tmp_path / "store").glob("*/metrics.jsonl"))) < 2:
         time.sleep(0.1)
     open_to = listening(process)
-    assert len(open_to) >= 2 and {address for address, _ in open_to} == {"127.0.0.1"}, open_to     # or anybody runs code here
+    assert len(open_to) >= 2                               # whoever reaches one of these runs code here
+    assert {address for address, _ in open_to} == {"127.0.0.1"}, open_to
     os.killpg(process.pid, signal.SIGINT)                  # as a terminal does: to all of the group
     _, err = process.communicate(timeout=60)
-    assert process.returncode != 0 and "stopping: what runs is being saved" in err
+    assert process.returncode != 0 and "stopping: the running jobs are being saved" in err
     saved = list((tmp_path / "store").glob("*/checkpoint.pt"))
     assert len(saved) == 2 and not list((tmp_path / "store").glob("*/result.json"))
     assert not list((tmp_path / "store" / "leases").iterdir())
@@ -192,10 +210,9 @@ def test_ctrl_c_saves_what_runs_and_nobody_else_reaches_a_batch(program, tmp_pat
 @pytest.mark.parametrize("gap", [0.02, *(pytest.param(gap, marks=pytest.mark.slow) for gap in (0, 0.3))])
 def test_sigterm_to_a_run_and_its_worker_together_loses_nothing(tmp_path, gap):
     """As a cluster ends a job: the run gets the signal, and its worker, which dies of it, closes the run's input."""
-    job = Job("supervised", "digits", 20, 0, 30_000, train=SMALL)
-    child = subprocess.Popen([sys.executable, "-m", "sslkit.batch.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                             env=os.environ | {"SSLKIT_RUNS": str(tmp_path)})
-    child.stdin.write(json.dumps({"kind": "run", "job": job.values, "threads": 1}) + "\n")
+    child = subprocess.Popen([sys.executable, "-m", "sslkit.batch.process"], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, env=os.environ | {"SSLKIT_RUNS": str(tmp_path)})
+    child.stdin.write(pickle.dumps((job("supervised", 30_000), Machine(threads=1))))
     child.stdin.flush()
     end = time.monotonic() + 60
     while time.monotonic() < end and not list(tmp_path.glob("*/metrics.jsonl")):
@@ -209,7 +226,7 @@ def test_sigterm_to_a_run_and_its_worker_together_loses_nothing(tmp_path, gap):
 
 
 def test_a_worker_that_does_not_see_the_store_and_one_without_sslkit_are_said(tmp_path, monkeypatch):
-    outcome = work({"batch": str(tmp_path / "leases" / "batch-x")})
+    outcome = work(b"", {}, str(tmp_path / "leases" / "batch-x"), ahead=False)
     assert outcome["state"] == "blind"
 
     class Future:
@@ -223,7 +240,7 @@ def test_a_worker_that_does_not_see_the_store_and_one_without_sslkit_are_said(tm
 
     future, client = Future(), SimpleNamespace(status="running")
     future.said = outcome
-    with pytest.raises(InputError, match=f"a worker on {platform.node()} does not see the store .*: it has to be the same folder"):
+    with pytest.raises(InputError, match=f"a worker on {platform.node()} does not see the store .*: all machines need"):
         engine.answer(future, client)
     future.said = RuntimeError("Error during deserialization of the task graph. This frequently occurs if ...")
     with pytest.raises(InputError, match="the scheduler or a worker has no sslkit"):
@@ -233,11 +250,14 @@ def test_a_worker_that_does_not_see_the_store_and_one_without_sslkit_are_said(tm
 
 
 def test_a_failed_run_is_kept_with_its_error_and_a_damaged_result_set_aside(program, tmp_path):
-    store, bad = tmp_path / "store", Job("supervised", "digits", 20, 0, 20, train=SMALL | {"lr": 1e30})
+    store, bad = tmp_path / "store", job("supervised", 20, lr=1e30)
     rows = ended(start(program, store, [bad, *FEW]))
-    assert [state for _, state, *_ in rows] == ["failed", "done", "done"] and "the loss is" in rows[0][2], "the others go on"
+    assert [state for _, state, *_ in rows] == ["failed", "done", "done"], "the others continue"
+    assert "the loss is" in rows[0][2]
     (kept,) = watch.errors(store)
-    assert kept["job"]["train"]["lr"] == 1e30 and "FloatingPointError" in kept["error"] and "Traceback" in kept["traceback"]
+    assert "FloatingPointError" in kept["error"] and "Traceback" in kept["traceback"]
+    program_name, _, *words = shlex.split(kept["command"])
+    assert program_name == "sslkit" and parse(words)[0] == bad.spec, "the command that does the same"
     path, before = Path(rows[1][3]), figures(store)
     (path / "result.json").write_text('{"test_acc": ')
     rows = ended(start(program, store, FEW))
@@ -247,40 +267,42 @@ def test_a_failed_run_is_kept_with_its_error_and_a_damaged_result_set_aside(prog
 
 
 def test_one_whose_process_dies_is_tried_once_more_and_then_kept_as_failed(tmp_path):
-    doing, queue = engine.Doing(FEW[0], tmp_path / "run", "running"), []
-    engine.take(doing, {"state": "died", "error": "killed by SIGKILL"}, queue, [], tmp_path)
-    assert queue == [doing] and doing.state == "waiting"
-    engine.take(doing, {"state": "died", "error": "killed by SIGKILL"}, queue := [], [], tmp_path)
-    assert not queue and doing.state == "failed" and watch.errors(tmp_path)[0]["error"] == "killed by SIGKILL"
+    doing = engine.Doing(FEW[0], tmp_path / "run", "running")
+    engine.settle(doing, {"state": "died", "error": "killed by SIGKILL"}, tmp_path)
+    assert doing.state == "waiting" and not watch.errors(tmp_path)
+    engine.settle(doing, {"state": "died", "error": "killed by SIGKILL"}, tmp_path)
+    assert doing.state == "failed" and watch.errors(tmp_path)[0]["error"] == "killed by SIGKILL"
     doing = engine.Doing(FEW[1], tmp_path / "run", "running")
-    for _ in range(engine.STOPS):
-        engine.take(doing, {"state": "stopped"}, queue := [], [], tmp_path)
-        assert queue == [doing], "stopped by somebody else: given again"
+    for _ in range(engine.MAX_STOPS):
+        engine.settle(doing, {"state": "stopped"}, tmp_path)
+        assert doing.state == "waiting", "somebody else stopped it: it is tried again"
+    engine.settle(doing, {"state": "stopped"}, tmp_path)
+    assert doing.state == "failed" and "stopped 6 times" in doing.error
 
 
 def test_a_scheduler_that_goes_is_said(program, tmp_path):
     file = tmp_path / "scheduler.json"
-    scheduler = subprocess.Popen([sys.executable, "-m", "dask", "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file],
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ["dask", "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file]
+    scheduler = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not file.exists():
         time.sleep(0.1)
     process = start(program, tmp_path / "store", FEW, json.loads(file.read_text())["address"])
-    while "to do on" not in (line := process.stderr.readline()):
+    while not (line := process.stderr.readline()).startswith("on 0 workers at tcp://"):
         assert line
     time.sleep(1)
     scheduler.kill()
     scheduler.wait()
     _, err = process.communicate(timeout=60)
-    assert process.returncode and "the scheduler is gone: give the batch again" in err
+    assert process.returncode and "the scheduler is gone: run the same command again" in err
 
 
 @contextmanager
 def disk(folder, *options):
     """A file system of its own."""
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "sslkit-test", folder], capture_output=True) \
-        if shutil.which("mount") and sys.platform == "linux" else None
-    if made is None or made.returncode:
+    words = ["mount", "-t", "tmpfs", "-o", ",".join(options), "sslkit-test", folder]
+    can_mount = shutil.which("mount") and sys.platform == "linux"
+    if not can_mount or subprocess.run(words, capture_output=True).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     try:
         yield folder
@@ -302,7 +324,7 @@ def test_a_store_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
     with disk(tmp_path / "fixed", "size=1m") as store:
         subprocess.run(["mount", "-o", "remount,ro", store], check=True)
         monkeypatch.setenv("SSLKIT_RUNS", str(store))
-        with pytest.raises(InputError, match="the store .* cannot be written: Read-only"):
+        with pytest.raises(InputError, match="could not write .*/leases/batch-.*: Read-only"):
             engine.run_batch(FEW)
 
 
@@ -318,8 +340,8 @@ def test_a_scheduler_that_cannot_be_reached_is_said_within_seconds(address, runs
 def test_workers_started_by_hand(program, tmp_path):
     def dask(*words):
         environment = {**os.environ, "SSLKIT_RUNS": str(tmp_path / "elsewhere")}
-        return subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                env=environment, cwd=tmp_path)
+        return subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
 
     store, file = tmp_path / "store", tmp_path / "scheduler.json"
     scheduler = dask("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file)
@@ -331,7 +353,8 @@ def test_workers_started_by_hand(program, tmp_path):
         workers = [dask("worker", address, "--nworkers", "1", "--nthreads", "1", "--no-dashboard") for _ in range(2)]
         rows = ended(start(program, store, FEW, address))
         assert [state for _, state, *_ in rows] == ["done"] * 2
-        assert len(list(store.glob("*/result.json"))) == 2 and not (tmp_path / "elsewhere").exists(), "the batch says where the store is"
+        assert len(list(store.glob("*/result.json"))) == 2
+        assert not (tmp_path / "elsewhere").exists(), "the batch says where the store is"
     finally:
         for process in (*workers, scheduler):
             process.terminate()
@@ -340,8 +363,8 @@ def test_workers_started_by_hand(program, tmp_path):
 
 
 def test_nothing_to_do_starts_nothing(program, runs, capsys, monkeypatch):
-    for job in FEW:
-        job.perform(job.opened({}))
+    for one in FEW:
+        one.do({})
     monkeypatch.setattr(cluster, "SpecCluster", None)
     batch = engine.run_batch(FEW)
     assert batch.count("found") == 2 and "2 runs: 2 found in the store" in capsys.readouterr().err
@@ -383,7 +406,7 @@ def test_a_worker_sees_one_gpu(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert cluster.gpu_environments(3) == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "010"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f")
-    assert cluster.gpu_environments(2) == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("3", "GPU-7f")], "those given to us"
+    assert cluster.gpu_environments(2) == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("3", "GPU-7f")], "given to us"
     before = dict(os.environ)
     with cluster.connected(None, 2) as client:
         client.wait_for_workers(2, timeout=30)
@@ -392,9 +415,9 @@ def test_a_worker_sees_one_gpu(monkeypatch):
 
 
 def test_who_is_at_work_in_a_store(runs, tmp_path):
-    jobs = [*FEW, Job("supervised", "digits", 20, 2, 20, train=SMALL)]
-    paths = [job.path(job.opened({})) for job in jobs]
-    jobs[0].perform(jobs[0].opened({}))
+    jobs = [*FEW, job("supervised", 20, 2)]
+    paths = [one.place({}) for one in jobs]
+    jobs[0].do({})
     for path in paths[1:]:
         shutil.copytree(paths[0], path)
         (path / "result.json").unlink()
@@ -405,16 +428,16 @@ def test_who_is_at_work_in_a_store(runs, tmp_path):
 
 
 def test_an_estimate_counts_runs_and_stages_and_shares_them_among_workers(monkeypatch, digits):
-    short, long, recipe = (Job(method, "digits", 20, 0, steps, train=SMALL) for method, steps in (
-        ("supervised", 20), ("supervised", 20_000), ("supervised+hdl", 20)))
-    assert long.seconds({}, engine.Machine()) > short.seconds({}, engine.Machine()) > 0 and recipe.kind != short.kind == FEW[1].kind
-    monkeypatch.setattr(Job, "seconds", lambda job, known, machine: job.steps)
+    short, long, recipe = job("supervised", 20), job("supervised", 20_000), job("supervised", 20, recipe=Propagate())
+    assert long.seconds({}, Machine()) > short.seconds({}, Machine()) > 0
+    assert recipe.timing_key != short.timing_key == FEW[1].timing_key
+    monkeypatch.setattr(RunJob, "seconds", lambda job, loaded, machine: job.spec.train.steps)
     doing = [engine.Doing(job, Path("x")) for job in JOBS]
-    batch = engine.Batch(doing, workers=2, timed=engine.plan(doing, {}, engine.Machine()))
-    assert batch.left == sum(job.steps for job in JOBS) / 2
+    batch = engine.Batch(doing, workers=2, timed=engine.plan(doing, {}, Machine()))
+    assert batch.left == sum(job.spec.train.steps for job in JOBS) / 2
     monkeypatch.undo()
-    impossible = Job("supervised", "digits", 20, 0, 20, train={"weights": "imagenet"})
-    assert not engine.plan([engine.Doing(impossible, Path("x"))], {}, engine.Machine()), "the run itself will say why"
+    impossible = job("supervised", 20, weights="imagenet")
+    assert not engine.plan([engine.Doing(impossible, Path("x"))], {}, Machine()), "the run itself will say why"
 
 
 def test_time_left_is_what_was_planned_at_the_pace_of_what_is_done():
@@ -428,7 +451,8 @@ def test_time_left_is_what_was_planned_at_the_pace_of_what_is_done():
     doing[1].state, doing[1].took, doing[2].state, doing[2].began = "done", 20, "running", now
     assert batch.left == pytest.approx((24 + 24) / 2, abs=.1), "twice as slow as planned"
     doing[2].began = now - 100
-    assert batch.left == pytest.approx(24, abs=.1), "one that takes longer does not make the others shorter, and one alone is not shared"
+    assert batch.left == pytest.approx(24, abs=.1), (
+        "one that takes longer does not make the others shorter, and one alone is not shared")
     batch = engine.Batch([engine.Doing(FEW[0], Path("x")), engine.Doing(FEW[1], Path("x"))])
     assert batch.left is None, "nothing was planned, nothing is done"
     batch.doing[0].state, batch.doing[0].took = "done", 7

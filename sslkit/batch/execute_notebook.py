@@ -9,12 +9,13 @@ import errno
 import logging
 import os
 import platform
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -194,13 +195,10 @@ class NotebookJob:
         return self.notebook
 
     @property
-    def plain(self) -> dict[str, Any]:
-        """A JSON-serialisable dict, for from_plain()."""
-        return asdict(self)
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> "NotebookJob":
-        return cls(**plain)
+    def command(self) -> str:
+        """The command that does the same."""
+        words = [word for name, value in self.parameters.items() for word in ("-p", name, str(value))]
+        return shlex.join(["sslkit", "reproduce", Path(self.notebook).stem, *words])
 
     def place(self, known: dict | None = None, machine: Machine | None = None) -> Path:
         """Its folder in the store, whose name depends on the whole record."""

@@ -1,10 +1,10 @@
-"""The lessons from end to end: papermill runs them; executed notebooks, their figures and a summary page are left.
+"""`sslkit reproduce`: run the lessons from end to end; leave notebooks, figures, tables and a summary page.
 
     out/index.html                          the page, rewritten as lessons begin and end
     out/02_fixmatch.html                    a lesson as a page
     out/notebooks/02_fixmatch.ipynb         and as a notebook, with its error if it failed
     out/figures/02_fixmatch-01.png ...      its figures
-    out/tables/simmatch-1.md, .csv ...      the papers' tables with ours, as far as the store has them
+    out/tables/simmatch-1.md, .csv ...      the papers' tables with our results, as far as the store has them
 """
 import json
 import shlex
@@ -19,14 +19,16 @@ from pathlib import Path
 
 import nbformat
 
-from sslkit import papers, scales
-from sslkit.batch.execute_notebook import NotebookJob, executed, short
+from sslkit import papers
+from sslkit.batch.engine import Doing, run_batch
+from sslkit.batch.execute_notebook import NotebookJob, executed
+from sslkit.batch.jobs import RunJob
 from sslkit.batch.notebook_file import Lesson, grid, lessons, parameters_of, pick, read, stripped, typed
-from sslkit.batch.page import export, page, put
+from sslkit.batch.page import export, page
 from sslkit.errors import InputError, require
-from sslkit.files import cannot_write, terminable
+from sslkit.files import cannot_write, digest, terminable, write_file
 from sslkit.terminal import clock
-from sslkit.training import distinct, finished
+from sslkit.training import finished
 
 __all__ = ["Fill", "lessons", "reproduce", "tables_among"]
 NOTEBOOKS = {"simmatch": "90_simmatch_tables", "kd-fixmatch": "91_kd_fixmatch_tables", "hdl": "92_hdl_tables"}
@@ -39,40 +41,32 @@ def tables_among(names: Iterable[str]) -> list[papers.Table]:
     return [every[one] for one in dict.fromkeys(found)]
 
 
-def notebook_of(table: papers.Table) -> str:
-    """The notebook that shows a table."""
-    return next(notebook for start, notebook in NOTEBOOKS.items() if table.name.startswith(start))
-
-
 @dataclass(frozen=True)
 class Fill:
-    """How tables are filled: at which scale, with seeds 0, 1 ..."""
+    """How tables are filled: at which scale, with seeds 0, 1 ... InputError for values that cannot be used."""
     scale: str = "quick"
     seeds: int = 3
 
-    def check(self) -> None:
-        """InputError for a scale there is not, and for seeds under 1."""
-        scales.scale(self.scale)
+    def __post_init__(self):
+        papers.scale(self.scale)
         require(self.seeds >= 1, f"seeds is {self.seeds}, it must be at least 1")
 
-    def __call__(self, chosen: list[papers.Table], scheduler: str | None, workers: int | None, stream) -> bool:
-        """Train what these tables need and the store has not. True when no run failed."""
-        from sslkit.batch.engine import run_batch
-
-        at, begin = scales.scale(self.scale), time.monotonic()
-        for table in chosen:
-            if not table.jobs(at, 1):
+    def __call__(self, tables: list[papers.Table], scheduler: str | None, workers: int | None, stream) -> bool:
+        """Train what these tables need and the store does not have. True if no run failed."""
+        at, begin, jobs = papers.scale(self.scale), time.monotonic(), {}
+        for table in tables:
+            specs = table.specs(at, self.seeds)
+            jobs |= {spec.name: RunJob(spec) for spec in specs}
+            if not specs:
                 why = next((cell.missing for cell in table.cells if cell.missing), "no column of its data")
-                print(f"note: nothing of {table.name} can be run at scale {self.scale}: {why}", file=stream)
-        jobs = distinct(job for table in chosen for job in table.jobs(at, self.seeds))
+                print(f"note: no run fills {table.name} at scale {self.scale}: {why}", file=stream)
         if not jobs:
             return True
-        batch = run_batch(jobs, scheduler=scheduler, workers=workers, stream=stream)
-        for d in batch.doing:
-            if d.state == "failed":
-                print(f"failed: {d.job.name}: {d.error}", file=stream)
-        print(f"{len(jobs)} runs: {batch.count('done')} trained, {batch.count('found')} found, {batch.count('failed')} failed, in "
-              f"{clock(time.monotonic() - begin)}", file=stream)
+        batch = run_batch([*jobs.values()], scheduler=scheduler, workers=workers, stream=stream)
+        for d in batch.those("failed"):
+            print(f"failed: {d.job.name}: {d.error}", file=stream)
+        print(f"{len(jobs)} runs: {batch.count('done')} trained, {batch.count('found')} found, {batch.count('failed')} "
+              f"failed, in {clock(time.monotonic() - begin)}", file=stream)
         return not batch.count("failed")
 
 
@@ -82,6 +76,9 @@ class Report:
     target: Path
     lessons: list[Lesson]
     command: str
+    refresh: bool = False                # write the outputs back into the lessons?
+    good: bool = True                    # False once a lesson has failed, or was not written back
+    doing: dict[str, Doing] = field(default_factory=dict)               # by the lesson's name
     began: float = field(default_factory=time.monotonic)
     at: datetime = field(default_factory=datetime.now)
 
@@ -92,130 +89,149 @@ class Report:
         except OSError as error:
             raise cannot_write(self.target, error) from error
 
+    def those(self, state: str) -> list[Lesson]:
+        """The lessons in this state."""
+        return [lesson for lesson in self.lessons if lesson.state == state]
+
     @property
     def took(self) -> float:
+        """Seconds since it began."""
         return time.monotonic() - self.began
 
     def show(self) -> None:
-        """Write the page anew."""
-        put(self.target / "index.html", page(self.lessons, self.command, self.at, self.took))
+        """Write the page."""
+        write_file(self.target / "index.html", page(self.lessons, self.command, self.at, self.took))
 
     def tabulate(self) -> None:
-        """The papers' tables, as far as the store has them."""
+        """Write the papers' tables, as far as the store has them, and the page."""
         runs = finished()
         for name, table in papers.tables().items():
             for form in ("md", "csv"):
-                put(self.target / "tables" / f"{name}.{form}", papers.FORMATS[form](table, papers.beside(table, runs=runs)) + "\n")
+                text = papers.FORMATS[form](table, papers.beside(table, runs=runs))
+                write_file(self.target / "tables" / f"{name}.{form}", text + "\n")
+        self.show()
 
     def collect(self, lesson: Lesson, path: Path) -> None:
-        """What the store has of a lesson, in the folder `path`: how far it came, its executed notebook, its figures."""
+        """Take over a lesson's progress, executed notebook and figures from its folder in the store, `path`."""
         with suppress(OSError, ValueError, KeyError):
             progress = json.loads((path / "progress.json").read_text())
-            lesson.cell, lesson.seconds, lesson.error = progress["cell"], progress["seconds"], progress["error"] or lesson.error
+            lesson.cell, lesson.seconds = progress["cell"], progress["seconds"]
+            lesson.error = progress["error"] or lesson.error
         if (nb := executed(path / "notebook.ipynb")) is not None:
-            put(self.target / "notebooks" / f"{lesson.name}.ipynb", nbformat.writes(nb))
+            write_file(self.target / "notebooks" / f"{lesson.name}.ipynb", nbformat.writes(nb))
             export(lesson, nb, self.target)
 
+    def note(self, lesson: Lesson, d: Doing) -> str | None:
+        """Note how a lesson goes. Returns what to print about one that has ended."""
+        self.doing[lesson.name], lines = d, []
+        lesson.state = {"found": "finished", "done": "finished", "elsewhere": "waiting"}.get(d.state, d.state)
+        if lesson.state in ("finished", "failed"):
+            lesson.found, lesson.error = d.state == "found", d.error
+            self.good &= lesson.state == "finished"
+            self.collect(lesson, d.path)
+            lines.append(f"{lesson.name}  {lesson.status}")
+        if self.refresh and lesson.state == "finished":
+            try:
+                unchanged = lesson.path.read_text(encoding="utf-8") == lesson.text
+                require(unchanged, f"{lesson.path} was changed while it ran")
+                write_file(lesson.path, stripped(lesson, executed(d.path / "notebook.ipynb")))
+            except InputError as error:
+                self.good = False
+                lines.append(f"not refreshed: {error}")
+        self.show()
+        return "\n".join(lines) or None
 
-def held_by_the_store() -> str:
-    """A hash of all results, for notebooks that show them."""
-    return short(sorted((run.path.name, json.dumps(run.result)) for seeds in finished().values() for run in seeds.values()))
+    def stop(self) -> None:
+        """The batch ends early: keep what the running lessons have shown so far."""
+        for lesson in self.those("running"):
+            lesson.state = "stopped"
+            self.collect(lesson, self.doing[lesson.name].path)
+        self.tabulate()
+
+
+def results_digest() -> str:
+    """A digest of all results in the store, for notebooks that show them."""
+    return digest(sorted((run.path.name, json.dumps(run.result)) for seeds in finished().values()
+                         for run in seeds.values()))
+
+
+def select(names: list[str], tables: list[papers.Table], folder: str | Path | None) -> list[Lesson]:
+    """The lessons of these names, and the notebooks that show `tables`; all lessons for no name."""
+    every = ["tables", *papers.tables()]
+    shows = [notebook for table in tables for start, notebook in NOTEBOOKS.items() if table.name.startswith(start)]
+    named = [name for name in names if not (tables and name in every)]
+    return [read(path) for path in pick([*named, *shows], lessons(folder), more=every)]
+
+
+def points(lessons: list[Lesson], given: dict[str, dict[str, list]]) -> list[tuple[Lesson, dict]]:
+    """Each lesson at each point of its grid, with the parameters that are not the default."""
+    found = []
+    for lesson in lessons:
+        usual = parameters_of(lesson) if given.get(lesson.name) else {}
+        for one, point in grid(lesson, given.get(lesson.name, {})):
+            found.append((one, {name: value for name, value in point.items() if value != usual[name]}))
+    return found
 
 
 @terminable()
-def reproduce(names: Iterable[str] = (), *, out: str | Path = "report", parameters: Mapping[str, str | Sequence[str]] | None = None,
-              folder: str | Path | None = None, again: bool = False, refresh: bool = False, timeout_s: float = 1800,
-              command: str | None = None, tables: Fill | None = None, scheduler: str | None = None, workers: int | None = None,
+def reproduce(names: Iterable[str] = (), *, out: str | Path = "report",
+              parameters: Mapping[str, str | Sequence[str]] | None = None, folder: str | Path | None = None,
+              again: bool = False, refresh: bool = False, timeout_s: float = 1800, command: str | None = None,
+              tables: Fill | None = None, scheduler: str | None = None, workers: int | None = None,
               stream=None) -> bool:
-    """Run the lessons, leave notebooks, figures and a summary page in `out`. True when every one ran through.
+    """Run the lessons; leave notebooks, figures and a summary page in `out`. True if all were completed.
 
-    names: which of them (`02`, `02_fixmatch`; none: all); with `tables` also tables, which are filled first. folder: where they lie.
-    parameters: as typed, each for the lessons that have one of its name; several values of one make a grid. again: also those that have
-    run through before. refresh: write the outputs back into the lessons, to be committed. timeout_s: for one cell. command: as typed, for
-    the page (default: made of these). scheduler, workers: see engine.run_batch (a script that calls this needs
-    `if __name__ == "__main__":`). stream: where progress is shown (default: stderr). Raises InputError before anything runs where something
-    given cannot be used, KeyboardInterrupt when stopped.
+    names: the lessons to run (`02`, `02_fixmatch`; none: all); with `tables` also tables, which are filled first.
+    parameters: as typed, each for the lessons that have one of its name; several values of one make a grid. folder:
+    where the lessons lie. again: also run those that were completed before. refresh: write the outputs back into the
+    lessons, to be committed. timeout_s: for one cell. command: for the page (default: made of these arguments).
+    scheduler, workers: see engine.run_batch (a script that calls this needs `if __name__ == "__main__":`). stream:
+    where progress is shown (default: stderr). Raises InputError before anything runs if an argument cannot be used,
+    KeyboardInterrupt when stopped.
     """
-    names, stream, good = list(names), stream or sys.stderr, True
-    parameters = {name: [value] if isinstance(value, str) else list(value) for name, value in (parameters or {}).items()}
+    names, stream, out = list(names), stream or sys.stderr, Path(out)
+    parameters = {name: [value] if isinstance(value, str) else [*value] for name, value in (parameters or {}).items()}
     chosen = tables_among(names) if tables else []
-    shows = [notebook_of(table) for table in chosen]
-    plain = [name for name in names if not (tables and (name == "tables" or name in papers.tables()))]
-    picked = [read(path) for path in pick([*plain, *shows], lessons(folder), more=("tables", *papers.tables()))]
+    picked = select(names, chosen, folder)
     given = typed(parameters, picked)
+    for lesson in picked:
+        if tables and lesson.path.stem in NOTEBOOKS.values():
+            given[lesson.name] = {"scale": [tables.scale], "seeds": [tables.seeds]} | given.get(lesson.name, {})
+    todo = points(picked, given)
     require(workers is None or workers >= 1, f"workers is {workers}, it must be at least 1")
-    require(workers is None or scheduler is None, "--workers is of this machine; how many a scheduler has is seen there")
-    if tables:
-        tables.check()
-        for name in shows:
-            given[name] = {"scale": [tables.scale], "seeds": [tables.seeds]} | given.get(name, {})
-    todo = []
-    for lesson in picked:                               # what is the default anyway is not set
-        usual = parameters_of(lesson) if given.get(lesson.name) else {}
-        for one, point in grid(lesson, given.get(lesson.name, {})):
-            todo.append((one, {name: value for name, value in point.items() if value != usual[name]}))
+    require(workers is None or scheduler is None, "--workers is for this machine only: leave it out with --scheduler, "
+            "which uses all workers of the scheduler")
     require(not (refresh and (len(todo) > len(picked) or any(values for _, values in todo))),
             "--refresh writes back what lessons show by default: it takes no parameters")
-    same = (Path(out) / "notebooks").resolve() == picked[0].path.parent.resolve()
-    require(not same, f"--out {out} would overwrite the lessons themselves")
+    require((out / "notebooks").resolve() != picked[0].path.parent.resolve(),
+            f"--out {out} would overwrite the lessons themselves: choose another folder")
     if command is None:
         words = ["sslkit", "reproduce", *names, *["--out", str(out)] * (str(out) != "report"), *["--refresh"] * refresh]
-        command = shlex.join(words + [word for name, values in parameters.items() for value in values for word in ("-p", name, value)])
-    report = Report(Path(out), [lesson for lesson, _ in todo], command)
+        words += [word for name, values in parameters.items() for value in values for word in ("-p", name, value)]
+        command = shlex.join(words)
+    report = Report(out, [lesson for lesson, _ in todo], command, refresh)
     if tables:
-        good = tables(chosen, scheduler, workers, stream)
-    for readers in (False, True):                       # what only shows the store comes when the others are through
-        part = [(lesson, values) for lesson, values in todo if (lesson.path.stem in NOTEBOOKS.values()) is readers]
-        reads = held_by_the_store() if readers else ""
-        at_a_time = workers or (1 if refresh and scheduler is None else None)   # none waits for another's runs: the time is its own
-        good &= not part or run(part, report, reads, timeout_s, again or refresh, refresh, scheduler, at_a_time, stream)
-    report.tabulate()
-    report.show()
-    through = sum(lesson.state == "finished" for lesson in report.lessons)
-    print(f"{through} of {len(todo)} lessons finished in {clock(report.took)}; see {report.target / 'index.html'}", file=stream)
-    return good
-
-
-def run(part: list[tuple[Lesson, dict]], report: Report, reads: str, timeout_s: float, again: bool, refresh: bool, scheduler: str | None,
-        workers: int | None, stream) -> bool:
-    """Run lessons with their parameters as a batch; the report follows. True when all went well. See reproduce()."""
-    from sslkit.batch.engine import Doing, run_batch
-
-    mark = uuid.uuid4().hex if again else ""
-    jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s, mark): lesson for lesson, values in part}
-    bad, places = [], {}
-
-    def told(d: Doing) -> str | None:
-        lesson, lines = jobs[d.job], []
-        lesson.state, places[lesson.name] = {"found": "finished", "done": "finished", "elsewhere": "waiting"}.get(d.state, d.state), d
-        if lesson.state in ("finished", "failed"):
-            lesson.found, lesson.error = d.state == "found", d.error
-            report.collect(lesson, d.path)
-            lines = [f"{lesson.name}  {lesson.status}"]
-        if refresh and lesson.state == "finished":
-            try:
-                require(lesson.path.read_text(encoding="utf-8") == lesson.text, f"{lesson.path} was changed while it ran")
-                put(lesson.path, stripped(lesson, executed(d.path / "notebook.ipynb")))
-            except InputError as error:
-                bad.append(lesson)
-                lines.append(f"not refreshed: {error}")
-        report.show()
-        return "\n".join(lines) or None
-
+        report.good = tables(chosen, scheduler, workers, stream)
+    again_as = uuid.uuid4().hex if again or refresh else ""
+    if refresh and scheduler is None:
+        workers = workers or 1                          # the time that is noted does not contain another lesson's runs
     try:
-        batch = run_batch(list(jobs), scheduler=scheduler, workers=workers, told=told, stream=stream)
+        for shows_results in (False, True):             # those that show results come after those that make them
+            reads = results_digest() if shows_results else ""
+            jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s, again_as): lesson for lesson, values in todo
+                    if (lesson.path.stem in NOTEBOOKS.values()) == shows_results}
+            if jobs:
+                run_batch(list(jobs), scheduler=scheduler, workers=workers, stream=stream,
+                          on_change=lambda d, jobs=jobs: report.note(jobs[d.job], d))
     except BaseException as error:
-        with suppress(Exception):                       # the first error is the one to be said
-            for lesson in jobs.values():
-                if lesson.state == "running":
-                    lesson.state = "stopped"
-                    report.collect(lesson, places[lesson.name].path)
-            report.tabulate()
-            report.show()
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        stopped = ", ".join(f"{lesson.name} {lesson.status}" for lesson in report.lessons if lesson.state == "stopped") or "stopped"
-        done = ", ".join(lesson.name for lesson in report.lessons if lesson.state == "finished") or "none"
-        print(f"{stopped}; finished: {done}; see {report.target / 'index.html'}", file=stream)
+        with suppress(Exception):                       # the first error is the one to report
+            report.stop()
+        if isinstance(error, KeyboardInterrupt):
+            stopped = ", ".join(f"{one.name} {one.status}" for one in report.those("stopped")) or "stopped"
+            done = ", ".join(one.name for one in report.those("finished")) or "none"
+            print(f"{stopped}; finished: {done}; see {out / 'index.html'}", file=stream)
         raise
-    return not batch.count("failed") and not bad
+    report.tabulate()
+    print(f"{len(report.those('finished'))} of {len(todo)} lessons finished in {clock(report.took)}; "
+          f"see {out / 'index.html'}", file=stream)
+    return report.good

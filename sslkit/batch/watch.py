@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sslkit.batch.process import failures
+from sslkit.batch.jobs import failures
 from sslkit.errors import InputError
 from sslkit.files import content, held, is_locked
 from sslkit.training import Run, has_result, newest, store
@@ -36,7 +36,7 @@ def fit_height(lines: list[str], height: int) -> list[str]:
 
 
 def errors(folder: Path | None = None) -> list[dict]:
-    """The failed jobs of a store that have not succeeded since: job, run, error, traceback, at."""
+    """The failed jobs of a store that have not succeeded since: command, run, error, traceback, at."""
     found = []
     for path in sorted(failures(folder or store()).glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):

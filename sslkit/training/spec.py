@@ -79,12 +79,6 @@ class RunSpec:
         object.__setattr__(self, "arguments", {name: value for name, value in self.arguments.items()
                                                if name not in usual or value != usual[name]})
 
-    @classmethod
-    def from_plain(cls, plain: dict) -> "RunSpec":
-        """The RunSpec that asdict() turned into plain values, which JSON can carry."""
-        recipe = plain["recipe"] and (Select if plain["method"] == "kd-fixmatch" else Propagate)(**plain["recipe"])
-        return cls(plain["method"], DataSpec(**plain["data"]), Config(**plain["train"]), plain["arguments"], recipe)
-
     @property
     def title(self) -> str:
         """The method and its recipe, as records and tables name them."""
