@@ -5,7 +5,7 @@
 
 The rooms, each importing only from those above it:
 
-    errors, records, files, terminal   what every room may use: error messages, the records that are passed, atomic writes, the parser
+    errors, records, files, terminal   for every room: messages, what is passed between rooms, safe writes, the parser
     data/        images in: load(), split(), weak and strong views
     networks/    backbones, build(), student and EMA teacher
     methods/     one paper a file, over base (the contract) and ops

@@ -1,4 +1,4 @@
-"""What notebooks import: a lesson's session (parameters, runs, kept tables), its plots, its widgets; and the studies behind its tables."""
+"""What notebooks import: a lesson's session (parameters, runs, kept tables), plots, widgets, and the studies."""
 from sslkit.errors import choose, require
 from sslkit.lessons import plots, studies
 from sslkit.lessons.session import begin, check, finish, fit_all, fit_once, keep, kept, umap_map, watch
