@@ -7,8 +7,7 @@ import references as ref
 import torch
 
 from sslkit.errors import InputError
-from sslkit.labelers import trusted as labelers
-from sslkit.training import metrics
+from sslkit.labelers import cluster_agree, cluster_classes, clusters, label_quality, trusted
 
 L2, L3, L10 = math.log(2), math.log(3), math.log(10)
 
@@ -50,7 +49,8 @@ def test_kd_target_by_hand():
 
 def test_kd_loss_by_hand():
     # Loss: (27/32 log(9/8) + 5/32 log(5/8) + 3/8 log(3/4) + 5/8 log(5/4)) / 2; one-hot p: (log(4/3) + log 2) / 2.
-    close(ref.dec_loss(P, Q), (27/32 * math.log(9/8) + 5/32 * math.log(5/8) + 3/8 * math.log(3/4) + 5/8 * math.log(5/4)) / 2)
+    close(ref.dec_loss(P, Q),
+          (27/32 * math.log(9/8) + 5/32 * math.log(5/8) + 3/8 * math.log(3/4) + 5/8 * math.log(5/4)) / 2)
     close(ref.dec_loss(np.eye(2), Q), (math.log(4/3) + L2) / 2)
     close(ref.dec_loss(Q, Q), 0)
     raises(ref.dec_loss, Q, np.eye(2))
@@ -123,8 +123,8 @@ def test_kd_fit_by_hand():
         # a third step where refresh 2 falls due: the share is seen there
         assert ref.dec_fit(F, CENTRES, 3, [[0, 1], [1], [1]], lr=.1, refresh=2)[4] == [1/2]
 
-    # Stop: at the first refresh after step 0 half of the rows changed: under .51 stops there, under 1/2 (strict) does not;
-    # lr 0 never changes anything: stops at the refresh after the first, and never under a tolerance of 0.
+    # Stop: at the first refresh after step 0 half of the rows changed: under .51 stops there, under 1/2 (strict) does
+    # not; lr 0 never changes anything: stops at the refresh after the first, and never under a tolerance of 0.
     W_, C_, a, taken, history = ref.dec_fit(F, CENTRES, 9, [[0, 1]] * 9, lr=.1, refresh=1, tolerance=.51)
     assert taken == 1 and history == [1/2] and a.tolist() == [0, 1]
     close(W_, W1)
@@ -153,8 +153,9 @@ def test_kd_centres_by_hand():
 
 
 def test_kd_matching_by_hand():
-    # Matching: entry j is the class of cluster j (a 3-cycle tells it from its inverse); cluster 0 holds classes 0 0 0 1 1,
-    # cluster 1 holds 0 0: the largest cell first gives 3 + 0, the best is 2 + 2; ties to the lexicographically smallest.
+    # Matching: entry j is the class of cluster j (a 3-cycle tells it from its inverse); cluster 0 holds classes
+    # 0 0 0 1 1, cluster 1 holds 0 0: the largest cell first gives 3 + 0, the best is 2 + 2; ties to the
+    # lexicographically smallest.
     assert ref.match_clusters([0, 1, 2], [1, 2, 0], 3).tolist() == [1, 2, 0]
     assert ref.match_clusters([0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0, 0], 2).tolist() == [1, 0]
     assert ref.match_clusters([0, 1], [0, 0], 2).tolist() == [0, 1]
@@ -169,7 +170,8 @@ PROBS = [[.8, .2], [.8, .2], [.1, .9], [.79, .21], [.3, .7]]
 def test_kd_trusted_subset_by_hand():
     # Trusted: exactly .8 passes; (1/2, 1/2) is class 0; a row under the confidence does not look at its cluster.
     confident, trusted = ref.trusted_subset(PROBS, [0, 1, 1, 0, -1], .8)
-    assert confident.tolist() == [True, True, True, False, False] and trusted.tolist() == [True, False, True, False, False]
+    assert confident.tolist() == [True, True, True, False, False]
+    assert trusted.tolist() == [True, False, True, False, False]
     confident, trusted = ref.trusted_subset([[.5, .5], [.5, .5]], [0, 1], .5)
     assert confident.all() and trusted.tolist() == [True, False]
     raises(ref.trusted_subset, PROBS, [0, 1, -1, 0, 0], .8)
@@ -229,7 +231,8 @@ def double(x):
 
 
 def blobs(n=300, classes=4, dim=6, apart=6.0, seed=0, labels=3):
-    """Points of known classes around centres, probabilities that name the right class, and a few labels: p, features, y, truth."""
+    """Points of known classes around centres, probabilities that name the right class, and a few labels: p, features,
+    y, truth."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, n)
     truth[:classes * labels] = np.tile(np.arange(classes), labels)
@@ -247,28 +250,28 @@ def test_dec_agrees_with_the_reference(seed):
     features, centers = rng.normal(size=(20, 3)), rng.normal(size=(4, 3))
     batches = [rng.integers(0, 20, 6) for _ in range(30)]
     expected = ref.dec_fit(features, centers, 30, batches, lr=0.1, refresh=7, tolerance=0.02)
-    found = labelers.dec(double(features), double(centers), steps=30, refresh=7, tolerance=0.02, lr=0.1,
+    found = clusters.dec(double(features), double(centers), steps=30, refresh=7, tolerance=0.02, lr=0.1,
                          batches=iter([torch.tensor(b) for b in batches]))
     for mine, theirs in zip((found.weight, found.centers), expected[:2]):
         close(mine.numpy(), theirs, 1e-9)
     assert found.cluster.tolist() == expected[2].tolist() and found.steps == expected[3]
     close(found.changed, expected[4])
-    q = labelers.soft_assignment(double(features), double(centers))
+    q = clusters.soft_assignment(double(features), double(centers))
     close(q.numpy(), ref.dec_soft_assignment(features, centers))
-    close(labelers.sharpened(q).numpy(), ref.dec_target(q.numpy()))
+    close(clusters.sharpened(q).numpy(), ref.dec_target(q.numpy()))
 
 
 def test_dec_begins_where_a_feature_lies_on_a_centre():
     features = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    found = labelers.dec(features, features[:4], steps=20)
+    found = clusters.dec(features, features[:4], steps=20)
     assert found.weight.isfinite().all() and found.centers.isfinite().all()
 
 
 def test_shuffled_batches_leave_no_row_out():
-    batches = labelers.shuffled(10, 4, 0)
+    batches = clusters.shuffled(10, 4, 0)
     rows = torch.cat([next(batches) for _ in range(5)])
     assert sorted(rows[:10].tolist()) == sorted(rows[10:].tolist()) == list(range(10))
-    again = labelers.shuffled(10, 4, 0)
+    again = clusters.shuffled(10, 4, 0)
     assert torch.equal(rows, torch.cat([next(again) for _ in range(5)]))
 
 
@@ -278,16 +281,17 @@ def test_centres_and_matching_agree_with_the_references():
         z, y = rng.normal(size=(12, 3)), np.concatenate((np.arange(3), rng.integers(0, 3, 4), np.full(5, -1)))
         rows = np.flatnonzero(y >= 0)
         centers = ref.labelled_centres(z, rows, y[rows], 3)
-        close(labelers.labeled_centers(double(z), torch.tensor(y), 3).numpy(), centers)
+        close(clusters.labeled_centers(double(z), torch.tensor(y), 3).numpy(), centers)
         cluster = np.concatenate((np.arange(3), rng.integers(0, 3, 9)))
         means = np.array([z[cluster == k].mean(0) for k in range(3)])
         nearest = np.array([((means - row) ** 2).sum(1).argmin() for row in z[rows]])
         best = ref.match_clusters(nearest, y[rows], 3)
-        found = labelers.match(double(z), torch.tensor(cluster), double(z[rows]), torch.tensor(y[rows]), 3, "hungarian").numpy()
+        given = double(z), torch.tensor(cluster), double(z[rows]), torch.tensor(y[rows]), 3
+        found = clusters.match(*given, "hungarian").numpy()
         assert sorted(found) == [0, 1, 2]
         hits = lambda matched: (matched[nearest] == y[rows]).sum()           # noqa: E731, B023
         assert hits(found) == hits(best)                                     # equal where the best is not unique
-        by_center = labelers.match(double(z), torch.tensor(cluster), double(z[rows]), torch.tensor(y[rows]), 3, "centers")
+        by_center = clusters.match(*given, "centers")
         assert by_center.tolist() == [int(((centers - mean) ** 2).sum(1).argmin()) for mean in means]
 
 
@@ -298,28 +302,30 @@ def test_clusters_find_wrong_confident_labels_among_blobs(clustering, matching):
     wrong = torch.arange(100, 140)
     p[wrong] = p[wrong].roll(1, 1)                                # 40 rows of which the classifier is sure and wrong
     p[200:220] = 0.25                                             # and 20 of which it is not sure
-    found = labelers.cluster_agree(p, features, y, clustering=clustering, matching=matching)
+    found = cluster_agree(p, features, y, clustering=clustering, matching=matching)
     assert found.info["confident"] == 280 and (found.label[wrong] == -1).all() and (found.label[200:220] == -1).all()
-    quality = metrics.label_quality(found.label, truth, 4)
+    quality = label_quality(found.label, truth, 4)
     lost = 45 if clustering == "dbscan" else 0                    # its noise
-    assert quality["precision"] == 1.0 and 240 - lost <= quality["rows"] == found.info["trusted"] == sum(quality["per_class"]) <= 240
+    assert quality["precision"] == 1.0 and 240 - lost <= quality["rows"] <= 240
+    assert quality["rows"] == found.info["trusted"] == sum(quality["per_class"])
     assert torch.equal(found.weight, (found.label >= 0).float()) and found.source == "cluster_agree"
-    assert labelers.cluster_agree(p, features, y, clustering=clustering, matching=matching).label.equal(found.label)
+    assert cluster_agree(p, features, y, clustering=clustering, matching=matching).label.equal(found.label)
 
 
 def test_without_clustering_every_confident_row_is_trusted():
     p, features, y, truth = blobs()
     p[:40] = p[:40].roll(1, 1)
-    found = labelers.cluster_agree(p, features, y, clustering="none")
+    found = cluster_agree(p, features, y, clustering="none")
     assert found.info == {"rows": 300, "confident": 300, "trusted": 300, "clustering": "none", "tau_select": 0.8}
-    assert metrics.label_quality(found.label, truth, 4)["precision"] == pytest.approx(260 / 300)
+    assert label_quality(found.label, truth, 4)["precision"] == pytest.approx(260 / 300)
 
 
 def test_no_row_passes():
     p, features, y, truth = blobs()
-    found = labelers.cluster_agree(p, features, y, tau=0.95)
-    assert found.info["confident"] == found.info["trusted"] == 0 and (found.label == -1).all() and found.weight.sum() == 0
-    assert metrics.label_quality(found.label, truth, 4)["precision"] is None
+    found = cluster_agree(p, features, y, tau=0.95)
+    assert found.info["confident"] == found.info["trusted"] == 0
+    assert (found.label == -1).all() and found.weight.sum() == 0
+    assert label_quality(found.label, truth, 4)["precision"] is None
 
 
 @pytest.mark.parametrize("clustering", ["dec", "kmeans", "spectral", "dbscan"])
@@ -327,32 +333,54 @@ def test_a_handful_of_rows_goes_by_the_nearest_labelled_centre(clustering):
     p, features, y, truth = blobs()
     p[3:] = 0.25
     p[1] = p[1].roll(1)
-    found = labelers.cluster_agree(p, features, y, clustering=clustering)
+    found = cluster_agree(p, features, y, clustering=clustering)
     assert found.label[:3].tolist() == [0, -1, 2] and (found.label[3:] == -1).all()
+
+
+@pytest.mark.parametrize("rows", [3, 4, 5, 9, 10, 11])
+def test_spectral_clustering_takes_fewer_rows_than_ten_neighbours(rows):
+    noise = torch.randn(rows, 4, generator=torch.Generator().manual_seed(rows))
+    features = noise + 9 * (torch.arange(rows) % 2)[:, None]
+    found = cluster_classes(features, features[:2], torch.tensor([0, 1]), 2, clustering="spectral")
+    assert found.shape == (rows,) and set(found.tolist()) <= {0, 1}
+    assert found.equal(cluster_classes(features, features[:2], torch.tensor([0, 1]), 2, clustering="spectral"))
+
+
+@pytest.mark.parametrize("labels", [2, 40])                       # torch.cdist has another way for more than 25 rows
+def test_no_labelled_row_is_nearest_to_an_empty_cluster(labels):
+    features = torch.tensor([[10.0, 0.0], [10.0, 1.0], [0.0, 10.0], [1.0, 10.0]])
+    y = torch.arange(labels) % 2                                  # class 1 lies nearer to the origin than to cluster 2
+    labeled = torch.tensor([[10.0, 0.0], [1.0, 2.0]])[y]
+    found = clusters.match(features, torch.tensor([0, 0, 2, 2]), labeled, y, 2, "hungarian")
+    assert found[[0, 2]].tolist() == [0, 1]
 
 
 def test_trusted_agrees_with_the_reference(monkeypatch):
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.full(3, 0.2), 50)
     classes = rng.integers(0, 3, 50)
-    confident, trusted = ref.trusted_subset(p, classes, 0.8)
-    monkeypatch.setattr(labelers, "cluster_classes", lambda features, *rest, **options: torch.tensor(classes[confident]))
-    found = labelers.cluster_agree(double(p), torch.zeros(50, 2), torch.tensor([0, 1, 2] + [-1] * 47))
-    assert np.array_equal((found.label >= 0).numpy(), trusted) and np.array_equal(found.label[trusted].numpy(), p.argmax(1)[trusted])
+    confident, kept = ref.trusted_subset(p, classes, 0.8)
+    monkeypatch.setattr(trusted, "cluster_classes", lambda features, *rest, **options: torch.tensor(classes[confident]))
+    found = cluster_agree(double(p), torch.zeros(50, 2), torch.tensor([0, 1, 2] + [-1] * 47))
+    assert np.array_equal((found.label >= 0).numpy(), kept)
+    assert np.array_equal(found.label[kept].numpy(), p.argmax(1)[kept])
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"tau": 1.5}, "tau is 1.5"), ({"clustering": "deck"}, "did you mean 'dec'"), ({"matching": "hungrian"}, "did you mean 'hungarian'"),
-    ({"y": torch.full((300,), -1)}, "class 0 has no labelled row"), ({"y": torch.zeros(3, dtype=torch.int64)}, "the same rows"),
-    ({"features": torch.full((300, 6), float("nan"))}, "must be finite"), ({"features": torch.zeros(2, 6)}, "the same rows")])
+    ({"tau": 1.5}, "tau is 1.5"), ({"clustering": "deck"}, "did you mean 'dec'"),
+    ({"matching": "hungrian"}, "did you mean 'hungarian'"),
+    ({"y": torch.full((300,), -1)}, "class 0 has no labelled row"),
+    ({"y": torch.zeros(3, dtype=torch.int64)}, "the same rows"),
+    ({"features": torch.full((300, 6), float("nan"))}, "must be finite"),
+    ({"features": torch.zeros(2, 6)}, "the same rows")])
 def test_bad_input_is_refused(change, message):
     p, features, y, _ = blobs()
     with pytest.raises(InputError, match=message):
-        labelers.cluster_agree(**{"p": p, "features": features, "y": y} | change)
+        cluster_agree(**{"p": p, "features": features, "y": y} | change)
 
 
 def test_spectral_clustering_says_what_it_cannot_take(monkeypatch):
-    monkeypatch.setattr(labelers, "SPECTRAL_ROWS", 100)
+    monkeypatch.setattr(clusters, "SPECTRAL_ROWS", 100)
     p, features, y, _ = blobs()
     with pytest.raises(InputError, match="spectral clustering of 300 rows"):
-        labelers.cluster_agree(p, features, y, clustering="spectral")
+        cluster_agree(p, features, y, clustering="spectral")

@@ -1,4 +1,4 @@
-"""How good labels are, by the hidden truth; and how far each class has grown, which needs no truth."""
+"""How good labels are, measured by the hidden truth; and how far each class has grown, which needs no truth."""
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def label_quality(label: Tensor, truth: Tensor, num_classes: int) -> dict:
-    """How good labels (n,) are, -1 for none, by the hidden truth (n,), -1 where unknown: rows labelled, coverage (their share), precision
-    (of those whose truth is known; None: there is none), rows per class."""
+    """How good labels (n,), -1 for none, are by the hidden truth (n,), -1 where unknown: rows labelled, coverage (their
+    share), precision (of those whose truth is known; None if there are none), rows per class."""
     given = label >= 0
     right = (label == truth)[given & (truth >= 0)]
     precision = right.float().mean().item() if len(right) else None
@@ -18,8 +18,8 @@ def label_quality(label: Tensor, truth: Tensor, num_classes: int) -> dict:
 
 
 def by_class(answer: Tensor, truth: Tensor, classes: int, groups: Mapping[str, Sequence[int]] = {}) -> dict:
-    """Accuracy of each class, a list of C, None where truth has none of it; and the mean over each group of classes that has any.
-    answer, truth (n,) int64, rows of truth -1 are left out."""
+    """Accuracy of each class, a list of C, None for a class without rows in truth; and the mean over each group of
+    classes, None for a group without rows. answer, truth (n,) int64; rows with truth -1 are left out."""
     answer, truth = answer[truth >= 0], truth[truth >= 0]
     right = torch.bincount(truth[answer == truth], minlength=classes).tolist()
     each = [r / n if n else None for r, n in zip(right, torch.bincount(truth, minlength=classes).tolist())]
@@ -28,10 +28,11 @@ def by_class(answer: Tensor, truth: Tensor, classes: int, groups: Mapping[str, S
 
 
 def class_growth(label: Tensor, order: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """How far each class has grown after each round of a labelling such as HDL's: (m,) the share of all n rows that have a label, (m, C) a
-    class's images over those it would have in the end if it kept its share of the given labels. 1 at the end: as it was given; far above
-    1: it floods. label (n,), none of them -1; order (n,) its round, 0 for the given ones; y (n,) the given labels, -1 elsewhere. The truth
-    is not needed.
+    """How far each class has grown after each of m rounds of a labelling such as HDL's, without the truth.
+
+    label (n,), all known; order (n,): its round, 0 for the given labels; y (n,): the given labels, -1 elsewhere.
+    Returns (m,), the share of all n rows that have a label, and (m, C), a class's rows over those it would have in the
+    end with its share of the given labels. 1 at the end: it kept that share. Far above 1: it flooded other classes.
     """
     rows = order.argsort(stable=True)
     total = F.one_hot(label[rows], classes).cumsum(0)
@@ -41,5 +42,5 @@ def class_growth(label: Tensor, order: Tensor, y: Tensor, classes: int) -> tuple
 
 
 def precision_curve(right: Tensor, order: Tensor) -> Tensor:
-    """(n,) of the first row, the first two ... the share that is right. right (n,) bool; order (n,): the rows, the first one first."""
+    """(n,): the share of right labels in the first row, the first two ... right (n,) bool; order (n,): the rows."""
     return right[order].cumsum(0) / torch.arange(1, len(order) + 1)
