@@ -1,6 +1,7 @@
-"""Hand-computed cases of references_hdl.py. The working is in the comments; d is a Euclidean distance, rows are #0, #1, ...
+"""Hand-computed cases of references_hdl.py. The working is in the comments.
 
-Unless said otherwise the metric is euclidean on whole numbers, so that every tie is exact.
+d is a Euclidean distance, rows are #0, #1, ... Unless said otherwise the metric is euclidean on whole numbers, so that
+every tie is exact.
 """
 
 import math
@@ -161,8 +162,8 @@ def test_copy_then_g_of_the_rows_still_unlabelled():
     # A #0 (0, 0) class 3; r #1 (10, 0); x #2 (10, 1); z #3 (10, -2); w #4 (10, -5). k 1:
     # kNN(A) = r (d 10); kNN(r) = x (d 1, z at 2); kNN(x) = r (d 1); kNN(z) = r (d 2, x and w at 3); kNN(w) = z (d 3).
     # No unlabelled row has A: all L 0. To A: r 10, x sqrt101, z sqrt104, w sqrt125: r copies 3 (step 1).
-    # Now L_x = L_z = 1. g_x: r has x, but r is labelled: 0. g_z: w: 1. So z (step 2), though x is nearer; with an old g_x of 1
-    # x would have been first. Then x (-1) before w (-3), g 0 both.
+    # Now L_x = L_z = 1. g_x: r has x, but r is labelled: 0. g_z: w: 1. So z (step 2), though x is nearer; with an old
+    # g_x of 1 x would have been first. Then x (-1) before w (-3), g 0 both.
     x = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 1.0], [10.0, -2.0], [10.0, -5.0]])
     y = np.array([3, -1, -1, -1, -1])
     same(ref.hdl_exact(x, y, 1, "euclidean"), [3] * 5, [0, 1, 3, 2, 4], [0, 0, 1, 1, 1], [0, 1, 1, 1, 1])
@@ -172,7 +173,8 @@ def test_copy_then_g_of_the_rows_still_unlabelled():
 
 def test_copy_ties():
     # #0 at 0 class 1, #1 at 20 class 0, #2 and #3 both at 10; k 1: #2 and #3 see each other, all L 0. All four
-    # distances are 10: lowest unlabelled row #2, lowest labelled row #0: class 1, not the lowest class. Then #3 from #2.
+    # distances are 10: lowest unlabelled row #2, lowest labelled row #0: class 1, not the lowest class.
+    # Then #3 from #2.
     x, y = line(0, 20, 10, 10), np.array([1, 0, -1, -1])
     for hdl in (ref.hdl_exact, ref.hdl_layer):
         same(hdl(x, y, 1, "euclidean"), [1, 0, 1, 1], [0, 0, 1, 2], [0, 0, 0, 1], [0, 0, 1, 1])
@@ -188,8 +190,8 @@ def test_copy_twice_each_a_step_of_its_own():
 
 
 def test_copy_of_the_most_similar_on_a_circle():
-    # Cosine, k 1, angles: #0 0 (class 4), #1 180 (class 6), #2 100, #3 110 degrees; #2 and #3 see each other (10 degrees).
-    # Angles to labelled rows: #2 100 and 80, #3 110 and 70: #3 copies 6 from #1, then #2 takes 6 from #3.
+    # Cosine, k 1, angles: #0 0 (class 4), #1 180 (class 6), #2 100, #3 110 degrees; #2 and #3 see each other
+    # (10 degrees). Angles to labelled rows: #2 100 and 80, #3 110 and 70: #3 copies 6 from #1, then #2 takes 6 from #3.
     t = np.radians([0.0, 180.0, 100.0, 110.0])
     x = np.stack([np.cos(t), np.sin(t)], axis=1) * np.array([[1.0], [5.0], [0.1], [30.0]])
     for hdl in (ref.hdl_exact, ref.hdl_layer):
@@ -248,8 +250,8 @@ def test_choose_k_is_the_mean_of_the_folds_not_of_the_rows():
 
 
 def test_choose_k_uses_unlabelled_rows():
-    # #0 at 0, #1 at 6, class 0; #2 at 11, class 1 alone; unknown #3 2, #4 4. k 1, layer: kNN(0) = [3], kNN(1) = [4] (d 2),
-    # kNN(2) = [1] (d 5), kNN(3) = [0] (d 2, tie with #4), kNN(4) = [1]: d 2 to #1 and #3, lower index.
+    # #0 at 0, #1 at 6, class 0; #2 at 11, class 1 alone; unknown #3 2, #4 4. k 1, layer: kNN(0) = [3], kNN(1) = [4]
+    # (d 2), kNN(2) = [1] (d 5), kNN(3) = [0] (d 2, tie with #4), kNN(4) = [1]: d 2 to #1 and #3, lower index.
     # Fold 0 hides #0: L: #4 1 (sees #1), others 0: #4 = 0. Then #0 sees #3, #3 sees #0: all L 0. Distances:
     #   #3 to #4 2, #0 to #4 4: #3 copies 0; #0 takes 0: right.
     # Fold 1 hides #1: #3 sees #0: 0. #1 sees #4, #4 sees #1: L 0. To labelled: #4 to #3 2; #1 to #2 5, to #3 4: #4
@@ -265,13 +267,14 @@ def test_choose_k_with_one_label_a_class():
 
 
 def test_delta_k():
-    # Labelled: #0 0 and #1 1 class 0, #3 3 class 1; #2 at 2 is unknown and no neighbour. k 1: #0 -> #1 same, #1 -> #0 same,
-    # #3 -> #1 other: 1/3. k 2, all others: 1/2, 1/2, 1: 2/3. Larger k is cut to 2.
+    # Labelled: #0 0 and #1 1 class 0, #3 3 class 1; #2 at 2 is unknown and no neighbour. k 1: #0 -> #1 same,
+    # #1 -> #0 same, #3 -> #1 other: 1/3. k 2, all others: 1/2, 1/2, 1: 2/3. Larger k is cut to 2.
     x, y = line(0, 1, 2, 3), np.array([0, 0, -1, 1])
     assert ref.delta_k(x, y, 1, "euclidean") == pytest.approx(1 / 3, abs=1e-15)
     assert ref.delta_k(x, y, 2, "euclidean") == pytest.approx(2 / 3, abs=1e-15)
     assert ref.delta_k(x, y, 50, "euclidean") == pytest.approx(2 / 3, abs=1e-15)
-    # 0 1 2 as classes 1 0 0: #1 is as near to #0 as to #2: the lower index, another class. #0 -> #1 other, #2 -> #1 same: 2/3.
+    # 0 1 2 as classes 1 0 0: #1 is as near to #0 as to #2: the lower index, another class.
+    # #0 -> #1 other, #2 -> #1 same: 2/3.
     assert ref.delta_k(line(0, 1, 2), np.array([1, 0, 0]), 1, "euclidean") == pytest.approx(2 / 3, abs=1e-15)
     assert math.isnan(ref.delta_k(line(0, 1), np.array([1, -1]), 1, "euclidean"))
 

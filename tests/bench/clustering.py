@@ -1,8 +1,8 @@
-"""Seconds and peak memory of each clustering behind KD-FixMatch's trusted subset: rows of 128 features around ten labelled centres.
+"""Seconds and peak memory of each clustering for KD-FixMatch's trusted subset: rows of 128 features, ten centres.
 
     python tests/bench/clustering.py [ROWS]          # a quarter, half and all of them, default 100,000
 
-Each in a process of its own, so that the peak is its own. Spectral clustering takes 20,000 rows at most.
+Each runs in its own process, so that the peak is its own. Spectral clustering takes at most 20,000 rows.
 """
 import resource
 import subprocess
@@ -16,7 +16,7 @@ MOST = {"spectral": 20_000}
 def one(kind: str, n: int) -> None:
     import torch
 
-    from sslkit.labelers.trusted import cluster_agree
+    from sslkit.labelers import cluster_agree
 
     g = torch.Generator().manual_seed(0)
     truth = torch.randint(10, (n,), generator=g)
@@ -27,8 +27,8 @@ def one(kind: str, n: int) -> None:
     found = cluster_agree(p, features, y, clustering=kind)
     seconds, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     right = (found.label == truth)[found.label >= 0].float().mean().item()
-    print(f"{kind:9} {n:8,} rows {seconds:7.1f} s   peak {after / 2**20:.2f} GiB, {(after - before) / 2**20:.2f} of them its own   "
-          f"trusted {int((found.label >= 0).sum()):,}, {right:.1%} right", flush=True)
+    print(f"{kind:9} {n:8,} rows {seconds:7.1f} s   peak {after / 2**20:.2f} GiB, {(after - before) / 2**20:.2f} of it "
+          f"for the clustering   trusted {int((found.label >= 0).sum()):,}, {right:.1%} right", flush=True)
 
 
 if __name__ == "__main__":

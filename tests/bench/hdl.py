@@ -17,11 +17,12 @@ def main(n: int, k: str, mode: str, metric: str) -> None:
     points = torch.randn(10, 128, generator=g)[truth] * 0.6 + torch.randn(n, 128, generator=g)
     y, begin = torch.where(torch.arange(n) < 250, truth, -1), time.monotonic()
     found = hdl(points, y, k=k if k == "auto" else int(k), mode=mode, metric=metric)
-    print(f"{n:,} rows, k {k} ({found.info['k']}), {mode}, {metric}: {time.monotonic() - begin:.1f} s, {found.info['rounds']:,} rounds, "
-          f"{found.info['copied']:,} copied, {(found.label == truth).float().mean():.1%} right, peak "
-          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    seconds, peak = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{n:,} rows, k {k} ({found.info['k']}), {mode}, {metric}: {seconds:.1f} s, {found.info['rounds']:,} rounds, "
+          f"{found.info['copied']:,} copied, {(found.label == truth).float().mean():.1%} right, peak {peak:.2f} GiB")
 
 
 if __name__ == "__main__":
-    main(*(given if given else default for given, default in zip(
-        [int(sys.argv[1]) if len(sys.argv) > 1 else None, *sys.argv[2:], *[None] * 4], (50_000, "10", "layer", "cosine"))))
+    given, defaults = sys.argv[1:], ["50000", "10", "layer", "cosine"]
+    rows, *others = given + defaults[len(given):]
+    main(int(rows), *others)
