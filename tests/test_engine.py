@@ -266,6 +266,11 @@ def test_a_failed_run_is_kept_with_its_error_and_a_damaged_result_set_aside(prog
     assert aside.read_text() == '{"test_acc": '
 
 
+def test_a_dask_worker_imports_no_torch():
+    code = "import sslkit.batch.process, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_one_whose_process_dies_is_tried_once_more_and_then_kept_as_failed(tmp_path):
     doing = engine.Doing(FEW[0], tmp_path / "run", "running")
     engine.settle(doing, {"state": "died", "error": "killed by SIGKILL"}, tmp_path)

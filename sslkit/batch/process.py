@@ -34,7 +34,7 @@ def stop_when_alone() -> None:
     os._exit(3)
 
 
-def main() -> int:
+def main() -> None:
     """Read a job, do it, and write how it went."""
     from sslkit.batch.jobs import perform  # before the job comes: imports take seconds
 
@@ -43,7 +43,7 @@ def main() -> int:
     try:
         job, machine = pickle.load(sys.stdin.buffer)
     except EOFError:                                    # no job came
-        return 0
+        return
     threading.Thread(target=stop_when_alone, daemon=True).start()
     print(json.dumps(perform(job, machine)), file=answer, flush=True)
     os._exit(0)                                         # a thread still waits for input
@@ -135,4 +135,4 @@ def dask_setup(worker) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -173,6 +173,27 @@ def points(lessons: list[Lesson], given: dict[str, dict[str, list]]) -> list[tup
     return found
 
 
+def run(todo: list[tuple[Lesson, dict]], report: Report, timeout_s: float, again: str, scheduler: str | None,
+        workers: int | None, stream) -> None:
+    """Run lessons with their parameters; the report follows. Those that show results come last. See NotebookJob."""
+    try:
+        for shows_results in (False, True):
+            reads = results_digest() if shows_results else ""
+            jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s, again): lesson for lesson, values in todo
+                    if (lesson.path.stem in NOTEBOOKS.values()) == shows_results}
+            if jobs:
+                run_batch(list(jobs), scheduler=scheduler, workers=workers, stream=stream,
+                          on_change=lambda d, jobs=jobs: report.note(jobs[d.job], d))
+    except BaseException as error:
+        with suppress(Exception):                       # the first error is the one to report
+            report.stop()
+        if isinstance(error, KeyboardInterrupt):
+            stopped = ", ".join(f"{one.name} {one.status}" for one in report.those("stopped")) or "stopped"
+            done = ", ".join(one.name for one in report.those("finished")) or "none"
+            print(f"{stopped}; finished: {done}; see {report.target / 'index.html'}", file=stream)
+        raise
+
+
 @terminable()
 def reproduce(names: Iterable[str] = (), *, out: str | Path = "report",
               parameters: Mapping[str, str | Sequence[str]] | None = None, folder: str | Path | None = None,
@@ -212,25 +233,9 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report",
     report = Report(out, [lesson for lesson, _ in todo], command, refresh)
     if tables:
         report.good = tables(chosen, scheduler, workers, stream)
-    again_as = uuid.uuid4().hex if again or refresh else ""
     if refresh and scheduler is None:
         workers = workers or 1                          # the time that is noted does not contain another lesson's runs
-    try:
-        for shows_results in (False, True):             # those that show results come after those that make them
-            reads = results_digest() if shows_results else ""
-            jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s, again_as): lesson for lesson, values in todo
-                    if (lesson.path.stem in NOTEBOOKS.values()) == shows_results}
-            if jobs:
-                run_batch(list(jobs), scheduler=scheduler, workers=workers, stream=stream,
-                          on_change=lambda d, jobs=jobs: report.note(jobs[d.job], d))
-    except BaseException as error:
-        with suppress(Exception):                       # the first error is the one to report
-            report.stop()
-        if isinstance(error, KeyboardInterrupt):
-            stopped = ", ".join(f"{one.name} {one.status}" for one in report.those("stopped")) or "stopped"
-            done = ", ".join(one.name for one in report.those("finished")) or "none"
-            print(f"{stopped}; finished: {done}; see {out / 'index.html'}", file=stream)
-        raise
+    run(todo, report, timeout_s, uuid.uuid4().hex if again or refresh else "", scheduler, workers, stream)
     report.tabulate()
     print(f"{len(report.those('finished'))} of {len(todo)} lessons finished in {clock(report.took)}; "
           f"see {out / 'index.html'}", file=stream)
