@@ -84,6 +84,7 @@ def label(embeddings: str, labels: str,
     Returns hdl()'s info and growth: each class's share of all labels over its share of the given ones, far above 1 if
     it flooded others. If `out` is a link, the file it points at is written. InputError for files that cannot be used.
     """
+    out = out or "."                                    # nothing is a name of the folder here
     require(os.path.isfile(out) or not os.path.exists(out), f"{out} is a folder, a pipe or a device: try another --out")
     require(not re.search("[\ud800-\udfff]", out), f"{out!r} is not in UTF-8: try another --out")
     target = Path(os.path.realpath(out))
