@@ -252,15 +252,15 @@ def label(argv: list[str]) -> int:
 
 def bench(argv: list[str]) -> int:
     """sslkit bench."""
-    from sslkit.training import bench as room
+    from sslkit.training import bench as measure
 
-    parser = Parser(prog="sslkit bench", description=inspect.getdoc(room.bench))
-    parser.add_parameters(room.bench, "what is measured")
+    parser = Parser(prog="sslkit bench", description=inspect.getdoc(measure.bench))
+    parser.add_parameters(measure.bench, "what is measured")
     parser.add_argument("--json", action="store_true", help="print one line of JSON: naive_ms, bare_ms, step_ms, "
                         "ratio, speedup, augment_images_per_s, pillow_images_per_s and the configuration")
     values = parser.parse(argv)
-    figures = room.bench(**chosen(room.bench, values))
-    print(json.dumps(figures) if values.json else room.report(figures))
+    figures = measure.bench(**chosen(measure.bench, values))
+    print(json.dumps(figures) if values.json else measure.report(figures))
     return 0
 
 

@@ -160,7 +160,7 @@ def age(path: Path) -> float:
 
 
 def content(path: Path) -> dict:
-    """What a lease says: token, host, pid, run. Empty where `path` is no lease of ours. OSError where it is gone."""
+    """What a lease says: token, host, pid, run. Empty if `path` is no lease of sslkit. OSError where it is gone."""
     with suppress(ValueError):
         found = json.loads(path.read_text())
         return found if isinstance(found, dict) else {}

@@ -238,7 +238,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_very_command_does(tmp_path, digits):
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130 and out == "" and "Traceback" not in err, err
     stopped, again = err.splitlines()[-2:]
-    step = int(re.fullmatch(r"stopped at step (\d+) of 200; my run can go on from there", stopped).group(1))
+    step = int(re.fullmatch(r"stopped at step (\d+) of 200; my run can be continued from there", stopped).group(1))
     assert 10 <= step < 200 and Run(tmp_path / "my run").checkpoint()["step"] == step
     assert re.fullmatch(r"continue with: sslkit train fixmatch .*--out 'my run' --resume", again)
     process = command(tmp_path, *shlex.split(again.removeprefix("continue with: sslkit ")), "--json")

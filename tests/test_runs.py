@@ -247,7 +247,7 @@ def test_a_stopped_process_goes_on_to_the_bit(start, whole, tmp_path, digits, ki
     os.kill(process.pid, number)
     pipe.send("go on")
     words = hear(pipe)
-    assert words == f"Stopped: stopped at step 10 of 22; {tmp_path / 'run'} can go on from there"
+    assert words == f"Stopped: stopped at step 10 of 22; {tmp_path / 'run'} can be continued from there"
     process.join()
     run = Run(tmp_path / "run")
     assert run.result is None and [m["step"] for m in run.metrics] == [5, 10] and run.checkpoint()["step"] == 10
@@ -625,6 +625,14 @@ def test_a_runs_name_is_a_function_of_what_decides_its_result(digits, tmp_path):
            "print(t.run_path(t.record(m.FixMatch(), data, c)).name)"
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout.strip() == names[0]
+
+
+def test_a_full_disk_at_the_first_checkpoint_says_that_nothing_is_saved(tmp_path):
+    """Else the user would trust --resume, which begins anew."""
+    full = OSError(28, "full")
+    assert str(cannot_write(tmp_path / "checkpoint.pt", full)).endswith("nothing was saved before, the run will begin anew")
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    assert str(cannot_write(tmp_path / "checkpoint.pt", full)).endswith("--resume continues from there")
 
 
 @pytest.mark.parametrize("name, part", [("folder:/data/my cats & dogs", "my-cats-dogs"), ("folder:../x/", "x"), ("stl10", "stl10")])

@@ -237,7 +237,7 @@ def test_compile_falls_back_with_a_message_and_changes_nothing(digits, monkeypat
 
     monkeypatch.setattr(torch.nn.Module, "compile", broken)
     other = [s for s in train.train(FixMatch(), digits, SHORT, Machine(device="cpu", compile=True)) if s.evaluated][-1]
-    assert "torch.compile does not work here (RuntimeError: no compiler here); training goes on without it" in capsys.readouterr().err
+    assert "torch.compile does not work here (RuntimeError: no compiler here); training continues without it" in capsys.readouterr().err
     assert other.metrics == plain.metrics
 
 

@@ -38,7 +38,7 @@ def gpu_environments(workers: int) -> list[dict[str, str]]:
 
 
 def reachable(scheduler: str) -> None:
-    """Raise InputError unless a dask scheduler answers at that address. (A Client that fails goes on trying.)"""
+    """Raise InputError unless a dask scheduler answers at that address. (A Client that fails keeps trying.)"""
     async def shake_hands() -> None:
         comm = await connect(scheduler, timeout=CONNECT_SECONDS)
         await comm.close()

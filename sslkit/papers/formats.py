@@ -133,4 +133,4 @@ def ranking(lines: Sequence[Line]) -> str:
         found.append(f"{column}: " + ", ".join(
             f"{row_title(line)} {percent(line.mean, line.std)} (n = {len(line.values)})"
             for line in sorted(mine, key=lambda line: -line.mean)))
-    return "\n".join(found) or "nothing of ours in the store yet: sslkit reproduce tables"
+    return "\n".join(found) or "the store has no runs for this table yet: sslkit reproduce tables"

@@ -112,7 +112,7 @@ class Machine:
         """channels_last, where it works: BatchNorm's gradient in that format is wrong on MPS (pytorch#175189)."""
         mps = self.torch_device().type == "mps"
         if mps and self.channels_last:
-            print("note: channels_last does not work on mps; training goes on without it", file=sys.stderr)
+            print("note: channels_last does not work on mps; training continues without it", file=sys.stderr)
         return not mps and self.channels_last is not False
 
     def torch_device(self) -> torch.device:

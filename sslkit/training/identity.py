@@ -93,7 +93,7 @@ def difference(old: dict, new: dict, prefix: str = "") -> list[str]:
     return rows
 
 
-def changes(old: dict, new: dict) -> str:
+def changed_settings(old: dict, new: dict) -> str:
     """The first settings in which two records differ, in words; "" where only the code does."""
     return "; ".join(difference({**old, "code": 0}, {**new, "code": 0})[:4])
 

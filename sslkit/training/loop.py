@@ -101,7 +101,7 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
 
 
 def compile_or_say(method: Method, nets: Nets, batch: Batch) -> None:
-    """torch.compile the student's backbone where this machine can, tried on a batch; else print a note and go on
+    """torch.compile the student's backbone where this machine can, tried on a batch; else print a note and train
     without it."""
     before = {name: copy.deepcopy(part.state_dict()) for name, part in (("method", method), ("student", nets.student))}
     nets.student.backbone.compile()
@@ -110,7 +110,7 @@ def compile_or_say(method: Method, nets: Nets, batch: Batch) -> None:
     except Exception as error:                       # no compiler, no Triton, an operator that it cannot trace
         nets.student.backbone._compiled_call_impl = None
         why = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-        print(f"note: torch.compile does not work here ({why}); training goes on without it", file=sys.stderr)
+        print(f"note: torch.compile does not work here ({why}); training continues without it", file=sys.stderr)
     finally:
         nets.student.zero_grad()
         method.load_state_dict(before["method"])
@@ -136,7 +136,7 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
     """Train `method` on `data` (split, see data.split); a Snapshot about every second and at each evaluation. Stop by
     `break`.
 
-    state: what an earlier Snapshot's state() gave; training goes on from there, on a CPU with the same threads to the
+    state: what an earlier Snapshot's state() gave; training continues from there, on a CPU with the same threads to the
     bit. initial: a network's state dict, for both networks to begin from instead of random weights; the method's heads
     begin anew. Raises InputError for settings out of range, FloatingPointError when the loss is no longer finite.
     """

@@ -1,9 +1,7 @@
-"""A run on disk: config.json, metrics.jsonl, checkpoint.pt, result.json; and fit(), which trains one, goes on with one,
-or finds it.
+"""A run on disk: config.json, metrics.jsonl, checkpoint.pt, result.json. fit() trains a run, continues it, or finds it.
 
-config.json is everything that decides the result. metrics.jsonl has a line for each evaluation, written as it happens.
-checkpoint.pt is replaced atomically and loads with weights_only=True. result.json is there only when the run is
-finished.
+config.json has everything that decides the result. metrics.jsonl has a line for each evaluation, written as it happens.
+checkpoint.pt is replaced atomically and loads with weights_only=True. result.json comes when the run is finished.
 """
 import json
 import os
@@ -26,7 +24,7 @@ from sslkit.methods import Method, method_class
 from sslkit.networks import Nets, Network, build, expected_pixels
 from sslkit.records import Snapshot
 from sslkit.training.config import Config, Machine
-from sslkit.training.identity import changes, record, run_path
+from sslkit.training.identity import changed_settings, record, run_path
 from sslkit.training.loop import set_up, train
 from sslkit.training.metrics import median_last
 
@@ -38,7 +36,7 @@ class Stopped(KeyboardInterrupt):
     """A run was asked to stop (Ctrl-C, SIGTERM) and did, its state saved in `run`."""
 
     def __init__(self, run: "Run", step: int, steps: int):
-        super().__init__(f"stopped at step {step:,} of {steps:,}; {run.path} can go on from there")
+        super().__init__(f"stopped at step {step:,} of {steps:,}; {run.path} can be continued from there")
         self.run = run
 
 
@@ -94,7 +92,7 @@ class Run:
         return [m["step"] for m in metrics], [float("nan") if m.get(name) is None else m[name] for m in metrics]
 
     def checkpoint(self) -> dict:
-        """The saved state, on the CPU. Raises InputError for a file that is missing, truncated or none of ours."""
+        """The saved state, on the CPU. Raises InputError for a file that is missing, cut off or no checkpoint."""
         path = self.path / "checkpoint.pt"
         require(path.exists(), f"{path} is not there: the run has not saved anything yet")
         try:
@@ -160,7 +158,7 @@ class Run:
         require(not os.path.isfile(self.path), f"{self.path} is a file, not a folder; give another --out")
         old = self.config
         if old is not None:
-            changed = changes(old, new)
+            changed = changed_settings(old, new)
             require(not changed, f"{self.path} holds another configuration ({changed}); give another --out")
         elif self.path.exists():
             ours = {self.path / ".lock", *self.leftovers()}
@@ -220,7 +218,7 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
         state, path = None, run.path / "checkpoint.pt"
         if path.exists():
             state = run.checkpoint()
-            changed = changes(state["config"], new)
+            changed = changed_settings(state["config"], new)
             whose = "another split of the data" if "data.split" in changed else "another run"
             require(not changed, f"{path} is from {whose} ({changed}); {run.advice}")
         try:
