@@ -598,7 +598,7 @@ def test_kd_fixmatch_is_stopped_and_goes_on(sslkit, runs, monkeypatch):
 
     monkeypatch.setattr(room.ProgressLine, "__call__", stop)
     code, out, err = sslkit(*KD)
-    assert code == 130 and "/inner can go on" in err and "continue with: sslkit train kd-fixmatch" in err and "--resume" in err
+    assert code == 130 and "/inner can be continued" in err and "continue with: sslkit train kd-fixmatch" in err and "--resume" in err
     code, _, err = sslkit(*KD)
     assert code == 2 and "--resume continues it" in err
     monkeypatch.setattr(room.ProgressLine, "__call__", line)
