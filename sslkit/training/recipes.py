@@ -24,13 +24,7 @@ import torch
 from sslkit.data import SSLData
 from sslkit.errors import require
 from sslkit.files import cannot_write, write_atomically, write_json
-from sslkit.labelers import (
-    by_class,
-    cluster_agree,
-    confident,
-    hdl,
-    label_quality,
-)
+from sslkit.labelers import by_class, cluster_agree, confident, hdl, label_quality
 from sslkit.methods import FixedLabels, FixMatch, KDFixMatch, Method
 from sslkit.networks import Network
 from sslkit.records import Progress, PseudoLabels, Snapshot
@@ -185,19 +179,16 @@ def labels_found(run: Run) -> dict:
 
 def labels_in_words(result: dict) -> str:
     """What a recipe's labels were worth, in lines; empty for a run without a recipe."""
-    def each(found: dict, *names: str) -> list[str]:
-        right = {name: found[name]["precision"] for name in names}
-        return [f"{found[name]['rows']:,}" + ("" if right[name] is None else f" ({right[name]:.1%} "
-                                                                             "right)") for name in names]
+    def worth(found: dict) -> str:
+        right = found["precision"]
+        return f"{found['rows']:,}" + ("" if right is None else f" ({right:.1%} right)")
 
-    if "trusted" in result:
-        confident, trusted = each(result["trusted"], "confident", "trusted")
-        tau = result["trusted"]["tau_select"]
-        return f"outer labels of confidence {tau:g} and more: {confident}; of them trusted: {trusted}\n"
-    if "labels_found" in result:
-        hdl, own = each(result["labels_found"], "hdl", "control")
+    if found := result.get("trusted"):
+        return (f"outer labels of confidence {found['tau_select']:g} and more: {worth(found['confident'])}; of them "
+                f"trusted: {worth(found['trusted'])}\n")
+    if found := result.get("labels_found"):
         before, control = (result[name]["test_acc"] for name in ("base", "control"))
-        return (f"labels by HDL, k {result['labels_found']['k']}: {hdl}; the network's own: {own}\n"
+        return (f"labels by HDL, k {found['k']}: {worth(found['hdl'])}; the network's own: {worth(found['control'])}\n"
                 f"test accuracy before {before:.1%}, after its own labels {control:.1%}, after HDL's:\n")
     return ""
 
@@ -223,8 +214,7 @@ def stage(whole: Run, name: str, method: Method, data: SSLData, config: Config, 
     """A stage's run in the recipe's folder: the store's finished run of the same record, linked there, or trained
     there."""
     config, here = config.resolve(data, machine.torch_device()), whole.path / name
-    stored = run_path(record(method, data, config, initial))
-    if not here.exists() and has_result(stored):
+    if not here.exists() and has_result(stored := run_path(record(method, data, config, initial))):
         new = whole.path / f".{name}.{os.getpid()}.new"
         try:
             shutil.copytree(stored, new, copy_function=link, ignore=shutil.ignore_patterns(".*"))
