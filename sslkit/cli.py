@@ -1,6 +1,6 @@
-"""The command line: sslkit train | runs | reproduce | table | lab | label | bench.
+"""The command line: sslkit train | runs | reproduce | execute | table | lab | label | bench.
 
-Exit code 1: something failed; 2: something given cannot be used; 130: stopped.
+Exit code 1: something failed; 2: something given cannot be used; 75: another process does it; 130: stopped.
 """
 import inspect
 import json
@@ -8,8 +8,11 @@ import os
 import re
 import shlex
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
+from sslkit import batch
 from sslkit.errors import InputError, choose, require
 from sslkit.terminal import Parser, ProgressLine, Screen, aligned, chosen
 
@@ -20,6 +23,7 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
                  but the last
   runs           the runs of a store, newest first
   reproduce      run the lessons, or with `tables` the papers' tables; leave notebooks, figures and a summary page
+  execute FILE   one notebook, as reproduce does it
   table NAME     a paper's table, ours beside it
   lab            open JupyterLab in the lessons
   label FILES    labels for embeddings of any encoder, from a few labels
@@ -31,7 +35,7 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
 
 def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
-    from sslkit.training import Stopped, begun, labels_in_words, method_names, parse
+    from sslkit.training import Stopped, begun, labels_in_words, method_names, parse, store
 
     if not argv or argv[0] in ("-h", "--help"):
         names = ", ".join(method_names())
@@ -60,7 +64,8 @@ def train(argv: list[str]) -> int:
               "needs less memory and time", file=sys.stderr)
     line = ProgressLine(config.steps)
     try:
-        run = spec.run(data, machine, out=run.path, live=line.stage, progress=line.loading)
+        with batch.as_job(store(), spec.name, run.path.absolute()) if values.job else nullcontext():
+            run = spec.run(data, machine, out=run.path, live=line.stage, progress=line.loading)
     except Stopped as stop:
         line.end()
         again = shlex.join(["train", *(word for word in argv if word != "--resume"), "--resume"])
@@ -124,14 +129,10 @@ def runs(argv: list[str]) -> int:
 
 def watch(folder: Path) -> int:
     """sslkit runs --watch: what is running in a store, again and again."""
-    import time
-
-    from sslkit.batch import at_work
-
     screen = Screen(sys.stdout)
     try:
         while True:
-            screen.show(at_work(folder, screen.height))
+            screen.show(batch.at_work(folder, screen.height))
             time.sleep(2 if screen.live else screen.pause)
     except KeyboardInterrupt:
         return 0
@@ -166,8 +167,6 @@ def table(argv: list[str]) -> int:
 
 def reproduce(argv: list[str]) -> int:
     """sslkit reproduce."""
-    from sslkit import batch
-
     parser = Parser(prog="sslkit reproduce", description="Run the lessons from end to end, or train what fills the "
                     "papers' tables; leave the executed notebooks, their figures and a summary page. Finished work is "
                     "skipped. After Ctrl-C or a crash, run the same command again to continue. Exit code 1 if a lesson "
@@ -207,11 +206,15 @@ def reproduce(argv: list[str]) -> int:
     return 0 if good else 1
 
 
+def execute(argv: list[str]) -> int:
+    """sslkit execute."""
+    return batch.execute_main(argv)
+
+
 def lab(argv: list[str]) -> int:
     """sslkit lab."""
     import subprocess
 
-    from sslkit import batch
     from sslkit.training import store
 
     parser = Parser(prog="sslkit lab", description="Open JupyterLab in the lessons; other flags go to JupyterLab, as "
@@ -264,7 +267,7 @@ def bench(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS = {command.__name__: command for command in (train, runs, reproduce, table, lab, label, bench)}
+COMMANDS = {command.__name__: command for command in (train, runs, reproduce, execute, table, lab, label, bench)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -283,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except (InputError, FloatingPointError) as error:
         print(f"sslkit: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return error.exit_code if isinstance(error, InputError) else 1
     except RuntimeError as error:
         if not re.search("out of memory|can't allocate memory|not enough memory", str(error)):
             raise

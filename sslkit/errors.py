@@ -5,10 +5,12 @@ from collections.abc import Iterable
 
 class InputError(ValueError):
     """The user gave something that cannot be used. The message tells them in one sentence; the command exits with 2."""
+    exit_code = 2
 
 
 class Busy(InputError):
-    """Another process is running there."""
+    """Another process is running there. The command exits with EX_TEMPFAIL: try again later."""
+    exit_code = 75
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:

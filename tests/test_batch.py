@@ -4,11 +4,11 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,11 +18,11 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from sslkit.batch import jobs, watch
 from sslkit.batch import notebook_file as lesson
 from sslkit.batch import page as report
 from sslkit.batch import reproduction as batch
-from sslkit.batch import watch
-from sslkit.batch.execute_notebook import NotebookJob, execute
+from sslkit.batch.execute_notebook import execute, notebook_job
 from sslkit.batch.process import lease_of
 from sslkit.errors import InputError
 from sslkit.files import Lease
@@ -263,18 +263,18 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
                      "90_simmatch_tables": "the store\n"}
     assert Path("report/figures/00_a_seed=1-01.png").exists() and "A: seed 1" in Path("report/index.html").read_text()
 
-    job, reader = NotebookJob(str(project / "01_b.ipynb")), NotebookJob(str(project / "90_simmatch_tables.ipynb"),
-                                                                       reads=batch.results_digest())
-    assert reader.finished(reader.place()) and not replace(reader, again="x").finished(reader.place()), "--again"
-    before = (job.place() / "progress.json").read_bytes()
+    job = notebook_job(lesson.read(project / "01_b.ipynb"), {})
+    (reader,) = (store / "notebooks").glob("90_*/result.json")
     with pytest.raises(InputError, match="cannot be reached"):
         batch.reproduce(again=True, scheduler="nonsense", stream=io.StringIO())
-    assert (job.place() / "progress.json").read_bytes() == before, "nothing is taken away before anything runs"
+    assert (job.path / "notebook.ipynb").exists() and reader.exists(), "nothing is taken away before anything runs"
     assert watch.at_work(store) == ["0 running, 0 finished, 1 failed"]
-    assert [one["command"] for one in watch.errors(store)] == ["sslkit reproduce 01_b"]
-    assert NotebookJob(str(project / "00_a.ipynb"), {"t": "a b"}).command == "sslkit reproduce 00_a -p t 'a b'"
-    (job.place() / "config.json").write_text(json.dumps(job.record | {"parameters": {"seed": 2}}))
-    with Lease(lease_of(store, job.name), str(job.place())):
+    assert [one["command"] for one in jobs.errors(store)] == [shlex.join(job.argv)]
+    pasted = subprocess.run([sys.executable, "-m", *job.argv], capture_output=True, text=True)
+    assert pasted.returncode == 1 and "ZeroDivisionError: division by zero" in pasted.stderr
+    record = json.loads((job.path / "config.json").read_text())
+    (job.path / "config.json").write_text(json.dumps(record | {"parameters": {"seed": 2}}))
+    with Lease(lease_of(store, job.name), str(job.path)):
         head, line = watch.at_work(store)
     assert head == "0 running, 0 finished, 1 failed, 1 notebook running"
     assert line.split() == "01_b seed 2 cell 1 of 1".split()
@@ -300,23 +300,22 @@ def test_every_point_of_a_grid_has_a_name_of_its_own(project):
     assert len(values["t"]) == len(texts), "True is no 1"
     names = [one.name for one, _ in lesson.grid(lesson.read(path), values)]
     assert len({name.casefold() for name in names}) == len(texts) and all(len(name) < 120 for name in names)
-    assert "00_a_t=A" in names and "00_a_t=-1" in names and not any(set(name) & set('/ "\'') for name in names)
+    assert "00_a_t=a" in names and "00_a_t=-1" in names and not any(set(name) & set('/ "\'') for name in names)
     with pytest.raises(InputError, match="parameter t is no text"):
         lesson.typed({"t": ["\udcff"]}, [lesson.read(path)])
 
 
 def test_a_lesson_without_code_and_an_executed_notebook_that_is_cut_off(project, monkeypatch, tmp_path):
     path = write(project, "00_text", "# only text")
-    assert NotebookJob(str(path)).seconds() == 1, "the time left divides by it"
+    assert notebook_job(lesson.read(path), {}).seconds() == 1, "the time left divides by it"
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "notebook.ipynb").write_text(path.read_text()[:100])
-    (tmp_path / "x" / "progress.json").write_text('{"cell": 3, "cells": 4, "seconds": 2.0, "error": ""}')
     one = lesson.read(path)
     one.state, one.error = "failed", "its process was killed by SIGKILL"
     here = batch.Report(tmp_path / "out", [one], "sslkit reproduce")
     here.collect(one, tmp_path / "x")
     here.show()
-    assert one.status == "failed in cell 3: its process was killed by SIGKILL" and not one.exported
+    assert one.status == "failed before its first cell: its process was killed by SIGKILL" and not one.exported
     assert "00_text.html" not in (tmp_path / "out" / "index.html").read_text(), "no link that leads nowhere"
 
 
@@ -415,7 +414,7 @@ def test_full_disk_is_one_sentence(project, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(InputError, match="could not write .*index.html: no space left on the disk$"):
+        with pytest.raises(InputError, match="could not write .*.json: no space left on the disk$"):
             batch.reproduce(stream=io.StringIO())
     monkeypatch.setattr("papermill.engines.write_ipynb", full)
     with pytest.raises(InputError, match="could not write .*x.ipynb: no space left on the disk$"):
@@ -528,9 +527,8 @@ run = fit_once(FixMatch(), split(load("digits"), 20, {seed}), config)
 print("ACC", run.result["test_acc"], len(run.metrics))
 """
 PROGRAM = """
-from sslkit.batch.reproduction import reproduce
-if __name__ == "__main__":
-    raise SystemExit(not reproduce(workers=2))
+from sslkit.batch import reproduce
+raise SystemExit(not reproduce(workers=2))
 """
 
 
@@ -540,7 +538,7 @@ def kernels(store: Path) -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline", "environ"]):
         words = " ".join(process.info["cmdline"] or ())
         of = (process.info["environ"] or {}).get("SSLKIT_RUNS")
-        if ("ipykernel" in words or "sslkit.batch.process" in words) and of == str(store):
+        if ("ipykernel" in words or " execute " in words) and of == str(store):
             found.append(process)
     return found
 
@@ -578,7 +576,7 @@ def test_a_batch_of_lessons_that_is_killed_goes_on(project, seconds, undisturbed
     process, begin = run_of(program), time.monotonic()
     while time.monotonic() - begin < seconds and process.poll() is None:
         time.sleep(.1)
-    victims = [child for child in kernels(store) if "sslkit.batch.process" in " ".join(child.cmdline())]
+    victims = [child for child in kernels(store) if " execute " in " ".join(child.cmdline())]
     for victim in (*victims[:1], process):
         victim.kill()
     process.communicate()

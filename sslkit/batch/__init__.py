@@ -1,9 +1,11 @@
-"""Many runs and notebooks: the engine and its workers, one process a job, the lessons and the page they leave.
+"""Many runs and notebooks: each job is a command line; the engine gives them to workers. And the lessons' page.
 
 Names are imported when first asked for: a dask worker imports this room and only waits, so it should stay small.
 """
 _MODULES = {"Fill": "reproduction", "lessons": "reproduction", "reproduce": "reproduction",
-            "tables_among": "reproduction", "run_batch": "engine", "lease_of": "process", "at_work": "watch"}
+            "tables_among": "reproduction", "execute_main": "execute_notebook",
+            "Job": "jobs", "run_jobs": "jobs", "run_batch": "engine", "as_job": "process", "lease_of": "process",
+            "at_work": "watch"}
 __all__ = [*_MODULES]
 
 

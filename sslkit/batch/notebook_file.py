@@ -55,18 +55,45 @@ class Lesson:
 
 
 def name_of(stem: str, point: Mapping[str, object]) -> str:
-    """A file name without ending, from the notebook's and the parameters of a grid; it differs where they differ."""
+    """A file name without ending, from the notebook's and the parameters of a grid. It differs where they differ, also
+    on disks that do not distinguish A from a."""
     full = "_".join([stem, *(f"{name}={value}" for name, value in point.items())])
-    short = re.sub(r"[^\w.+=-]+", "-", full)[:100] if point else full
-    return full if short == full else f"{short}_{digest(full)[:6]}"
+    plain = re.fullmatch(r"[\w.+=-]{1,100}", full) and full.isascii() and full == full.lower()
+    return full if plain or not point else f"{re.sub(r'[^A-Za-z0-9_.+=-]+', '-', full)[:100]}_{digest(full)[:6]}"
+
+
+def code_cells(nb: NotebookNode) -> list[NotebookNode]:
+    """The cells that count, as in `In [1]`."""
+    return [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
 def planned_seconds(nb: NotebookNode) -> list[float]:
     """The seconds of each code cell: its own, where noted, and an equal share of the rest of the notebook's."""
-    known = [cell.metadata.get("sslkit", {}).get("seconds", 0) for cell in nb.cells
-             if cell.cell_type == "code" and cell.source.strip()]
+    known = [cell.metadata.get("sslkit", {}).get("seconds", 0) for cell in code_cells(nb)]
     rest = nb.metadata.get("sslkit", {}).get("seconds", SECONDS_UNKNOWN) - sum(known)
     return [own + max(0, rest) / len(known) for own in known]
+
+
+def executed(path: Path) -> NotebookNode | None:
+    """The executed notebook at `path`. None if there is none, or only a part of it: papermill writes it as it goes."""
+    with suppress(OSError, ValueError, AttributeError, nbformat.ValidationError):
+        return nbformat.read(path, as_version=4)
+
+
+def how_far(nb: NotebookNode) -> tuple[int, int, float]:
+    """Of a notebook that papermill executes: how many code cells have begun, how many there are, the seconds."""
+    notes = [cell.metadata.get("papermill", {}) for cell in code_cells(nb)]
+    return (sum(bool(note.get("start_time")) for note in notes), len(notes),
+            nb.metadata.get("papermill", {}).get("duration") or sum(note.get("duration") or 0 for note in notes))
+
+
+def failure(nb: NotebookNode) -> str:
+    """The error that ended an executed notebook; empty if none did."""
+    for cell in code_cells(nb):
+        if cell.metadata.get("papermill", {}).get("exception"):
+            errors = [f"{output.ename}: {output.evalue}" for output in cell.outputs if output.output_type == "error"]
+            return (errors or ["it raised an error"])[0][:2000]
+    return ""
 
 
 def title_and_question(nb: NotebookNode) -> tuple[str, str]:
@@ -174,12 +201,8 @@ def grid(lesson: Lesson, values: Mapping[str, list]) -> list[tuple[Lesson, dict[
     """The lesson and its parameters at each combination of the values; the same Lesson if no parameter has several."""
     several = [name for name in values if len(values[name]) > 1]
     points = [dict(zip(values, point)) for point in itertools.product(*values.values())]
-    found = [(read(lesson.path, {name: point[name] for name in several}) if several else lesson, point)
-             for point in points]
-    for k, (one, _) in enumerate(found):                # some disks do not distinguish A from a
-        if any(other.name.casefold() == one.name.casefold() for other, _ in found[:k]):
-            one.name += f"_{k}"
-    return found
+    return [(read(lesson.path, {name: point[name] for name in several}) if several else lesson, point)
+            for point in points]
 
 
 def stripped(lesson: Lesson, nb: NotebookNode) -> str:

@@ -3,8 +3,8 @@ import base64
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from html import escape
@@ -65,30 +65,21 @@ def export(lesson: Lesson, nb: NotebookNode, out: Path) -> None:
 @cache
 def machine() -> str:
     """Processor, cores and device."""
-    name = platform.processor() or platform.machine()
-    try:
-        if platform.system() == "Darwin":
-            name = subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
-        else:
-            name = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)[1]
-    except (OSError, subprocess.SubprocessError, TypeError):
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    device = Machine().torch_device()
+    name, device = platform.processor() or platform.machine(), Machine().torch_device()
+    with suppress(OSError, TypeError):                  # Linux alone has it
+        name = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)[1]
     graphics = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-    return f"{name}, {cores} cores, device {device}{graphics}"
+    return f"{name}, {os.cpu_count()} cores, device {device}{graphics}"
 
 
 def finished_runs() -> Iterator[tuple[str, ...]]:
-    """A head, then a row for each finished run of the store, newest first."""
+    """A head, then a row for each finished run of the store, newest first. `sslkit runs` says what cannot be read."""
     yield "method", "data", "labels", "seed", "steps", "test accuracy", "median of last 20", "seconds"
     for run in all_runs():
-        try:
+        with suppress(InputError, KeyError, TypeError, ValueError):
             if r := run.result:
                 yield (r["method"], Path(r["data"]).name, f"{r['labels']:,}", str(r["seed"]), f"{r['steps']:,}",
                        f"{r['test_acc']:.1%}", f"{r['test_acc_median20']:.1%}", f"{r['seconds']:.0f}")
-        except (InputError, KeyError, TypeError, ValueError):
-            continue                    # damaged, or another program's: `sslkit runs` says so
 
 
 def papers_tables() -> Iterator[dict]:

@@ -10,7 +10,6 @@ import json
 import shlex
 import sys
 import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,9 +20,21 @@ import nbformat
 
 from sslkit import papers
 from sslkit.batch.engine import Doing, run_batch
-from sslkit.batch.execute_notebook import NotebookJob, executed
-from sslkit.batch.jobs import RunJob
-from sslkit.batch.notebook_file import Lesson, grid, lessons, parameters_of, pick, read, stripped, typed
+from sslkit.batch.execute_notebook import notebook_job
+from sslkit.batch.jobs import run_jobs
+from sslkit.batch.notebook_file import (
+    Lesson,
+    executed,
+    failure,
+    grid,
+    how_far,
+    lessons,
+    parameters_of,
+    pick,
+    read,
+    stripped,
+    typed,
+)
 from sslkit.batch.page import export, page
 from sslkit.errors import InputError, require
 from sslkit.files import cannot_write, digest, terminable, write_file
@@ -53,16 +64,16 @@ class Fill:
 
     def __call__(self, tables: list[papers.Table], scheduler: str | None, workers: int | None, stream) -> bool:
         """Train what these tables need and the store does not have. True if no run failed."""
-        at, begin, jobs = papers.scale(self.scale), time.monotonic(), {}
+        at, begin, specs = papers.scale(self.scale), time.monotonic(), []
         for table in tables:
-            specs = table.specs(at, self.seeds)
-            jobs |= {spec.name: RunJob(spec) for spec in specs}
-            if not specs:
+            found = table.specs(at, self.seeds)
+            specs += found
+            if not found:
                 why = next((cell.missing for cell in table.cells if cell.missing), "no column of its data")
                 print(f"note: no run fills {table.name} at scale {self.scale}: {why}", file=stream)
-        if not jobs:
+        if not specs:
             return True
-        batch = run_batch([*jobs.values()], scheduler=scheduler, workers=workers, stream=stream)
+        batch = run_batch(jobs := run_jobs(specs), scheduler=scheduler, workers=workers, stream=stream)
         for d in batch.those("failed"):
             print(f"failed: {d.job.name}: {d.error}", file=stream)
         print(f"{len(jobs)} runs: {batch.count('done')} trained, {batch.count('found')} found, {batch.count('failed')} "
@@ -113,11 +124,9 @@ class Report:
 
     def collect(self, lesson: Lesson, path: Path) -> None:
         """Take over a lesson's progress, executed notebook and figures from its folder in the store, `path`."""
-        with suppress(OSError, ValueError, KeyError):
-            progress = json.loads((path / "progress.json").read_text())
-            lesson.cell, lesson.seconds = progress["cell"], progress["seconds"]
-            lesson.error = progress["error"] or lesson.error
         if (nb := executed(path / "notebook.ipynb")) is not None:
+            lesson.cell, _, lesson.seconds = how_far(nb)
+            lesson.error = failure(nb) or lesson.error
             write_file(self.target / "notebooks" / f"{lesson.name}.ipynb", nbformat.writes(nb))
             export(lesson, nb, self.target)
 
@@ -173,13 +182,13 @@ def points(lessons: list[Lesson], given: dict[str, dict[str, list]]) -> list[tup
     return found
 
 
-def run(todo: list[tuple[Lesson, dict]], report: Report, timeout_s: float, again: str, scheduler: str | None,
+def run(todo: list[tuple[Lesson, dict]], report: Report, timeout_s: float, again: bool, scheduler: str | None,
         workers: int | None, stream) -> None:
-    """Run lessons with their parameters; the report follows. Those that show results come last. See NotebookJob."""
+    """Execute lessons with their parameters; the report follows. Those that show results come last."""
     try:
         for shows_results in (False, True):
             reads = results_digest() if shows_results else ""
-            jobs = {NotebookJob(str(lesson.path), values, reads, timeout_s, again): lesson for lesson, values in todo
+            jobs = {notebook_job(lesson, values, reads, timeout_s, again): lesson for lesson, values in todo
                     if (lesson.path.stem in NOTEBOOKS.values()) == shows_results}
             if jobs:
                 run_batch(list(jobs), scheduler=scheduler, workers=workers, stream=stream,
@@ -206,7 +215,7 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report",
     parameters: as typed, each for the lessons that have one of its name; several values of one make a grid. folder:
     where the lessons lie. again: also run those that were completed before. refresh: write the outputs back into the
     lessons, to be committed. timeout_s: for one cell. command: for the page (default: made of these arguments).
-    scheduler, workers: see engine.run_batch (a script that calls this needs `if __name__ == "__main__":`). stream:
+    scheduler, workers: see engine.run_batch. stream:
     where progress is shown (default: stderr). Raises InputError before anything runs if an argument cannot be used,
     KeyboardInterrupt when stopped.
     """
@@ -235,7 +244,7 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report",
         report.good = tables(chosen, scheduler, workers, stream)
     if refresh and scheduler is None:
         workers = workers or 1                          # the time that is noted does not contain another lesson's runs
-    run(todo, report, timeout_s, uuid.uuid4().hex if again or refresh else "", scheduler, workers, stream)
+    run(todo, report, timeout_s, again or refresh, scheduler, workers, stream)
     report.tabulate()
     print(f"{len(report.those('finished'))} of {len(todo)} lessons finished in {clock(report.took)}; "
           f"see {out / 'index.html'}", file=stream)

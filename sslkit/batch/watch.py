@@ -1,21 +1,20 @@
 """Which runs and notebooks are in progress, read from the store's files; as lines for a terminal or a notebook."""
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sslkit.batch.jobs import failures
+from sslkit.batch.jobs import errors
+from sslkit.batch.notebook_file import executed, how_far
 from sslkit.errors import InputError
 from sslkit.files import content, held, is_locked
-from sslkit.training import Run, has_result, newest, store
+from sslkit.training import Run, newest
 
 
 def progress(path: Path) -> str:
     """How far a job is, from its folder: a notebook's cell; a run's step and accuracy at its last evaluation, with the
     stage of a recipe."""
-    with suppress(OSError, ValueError, KeyError):
-        found = json.loads((path / "progress.json").read_text())
-        return f"cell {found['cell']} of {found['cells']}"
+    if (nb := executed(path / "notebook.ipynb")) is not None:
+        return "cell {} of {}".format(*how_far(nb))
     with suppress(InputError, OSError, IndexError, KeyError, TypeError):
         run = newest(path)
         last, steps = run.metrics[-1], run.config["train"]["steps"]
@@ -33,17 +32,6 @@ def fit_height(lines: list[str], height: int) -> list[str]:
     """As many lines as fit on a screen of that height, and a count of the others."""
     most = max(1, height - 2)
     return lines if len(lines) <= most else [*lines[:most], f"  and {len(lines) - most} more"]
-
-
-def errors(folder: Path | None = None) -> list[dict]:
-    """The failed jobs of a store that have not succeeded since: command, run, error, traceback, at."""
-    found = []
-    for path in sorted(failures(folder or store()).glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            error = json.loads(path.read_text())
-            if not (error["run"] and has_result(Path(error["run"]))):
-                found.append(error)
-    return found
 
 
 def at_work(folder: Path, height: int = 1000) -> list[str]:

@@ -39,6 +39,8 @@ def train_parser(method: str) -> Parser:
     group.add_argument("--resume", action="store_true", help="continue the stopped run in that folder")
     group.add_argument("--json", action="store_true", help=JSON + ("trusted, outer" if staged else "with --hdl also "
                                                                    "labels_found, base, control"))
+    group.add_argument("--job", action="store_true", help="as batches call it: begin the run or continue it; print its "
+                       "folder first, as JSON; exit code 75 if another process does it or has done it")
     parser.add_parameters(DataSpec, "data")
     if staged:
         parser.add_parameters(Select, "the outer network and its trusted labels")
@@ -52,7 +54,7 @@ def train_parser(method: str) -> Parser:
 
 
 def parse(words: list[str]) -> tuple[RunSpec, Machine, argparse.Namespace]:
-    """What METHOD and its flags ask for; and the values of --out, --resume and --json. Raises InputError."""
+    """What METHOD and its flags ask for; and the values of --out, --resume, --json, --job. Raises InputError."""
     values = train_parser(words[0]).parse(words[1:])
     for name in ("out", "outer"):
         require(getattr(values, name, None) != "", f"--{name} is empty: give a folder, or leave the flag out")
@@ -69,9 +71,11 @@ def parse(words: list[str]) -> tuple[RunSpec, Machine, argparse.Namespace]:
 
 def begun(values: argparse.Namespace, new: dict) -> Run:
     """The Run of the record `new` in its folder. InputError for a folder that holds another run, and for a stopped run
-    that is not resumed."""
+    that is not resumed, unless --job is given."""
     run = Run(values.out or run_path(new))
     run.check(new)
+    if values.job:
+        return run
     require(not values.resume or run.config is not None,
             f"--resume: there is no run in {run.path}; `sslkit runs` lists those there are, --out chooses one")
     if run.result is not None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -14,11 +15,15 @@ from sslkit.errors import require
 from sslkit.files import digest
 from sslkit.methods import KDFixMatch, Method, method_class
 from sslkit.records import Progress
+from sslkit.training.bench import timed
 from sslkit.training.config import Config, Machine
 from sslkit.training.identity import code_of, protocol, record, run_path
+from sslkit.training.loop import set_up, take_step
 from sslkit.training.recipes import Live, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record
 from sslkit.training.rules import Propagate, Select, outer_method
 from sslkit.training.run import Run, fit
+
+COST = {type(None): 1.0, Select: 2.0, Propagate: 5 / 3}         # of a recipe, in runs of its method
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,14 @@ class RunSpec:
             return hdl_on(method, data, self.train, machine, **vars(self.recipe), **how)
         steps = self.train.resolve(data, machine.torch_device()).steps
         return fit(method, data, self.train, machine, out=out, live=live and partial(live, "", steps))
+
+    def seconds(self, data: SSLData, machine: Machine = Machine()) -> float:
+        """About how long run() takes here, from the median of a few steps."""
+        method, device = self.make(**self.arguments), machine.torch_device()
+        config = self.train.resolve(data, device)
+        nets, optimizer, feed = set_up(method, data, config, machine)
+        times = [timed(partial(take_step, method, nets, optimizer, feed, step), device) for step in range(10)]
+        return median(times[2:]) / 1000 * config.steps * COST[type(self.recipe)]       # the first two are slow
 
     def argv(self) -> list[str]:
         """The words after `sslkit` that do the same: the flags whose value is not the default."""
