@@ -1,4 +1,4 @@
-"""Atomic file writes, digests, deferred stop signals, folder locks and leases."""
+"""Where the store is, atomic file writes, digests, deferred stop signals, folder locks and leases."""
 import errno
 import hashlib
 import json
@@ -16,6 +16,15 @@ from pathlib import Path
 from sslkit.errors import Busy, InputError
 
 LEASE_SECONDS = float(os.environ.get("SSLKIT_LEASE_SECONDS", "60"))     # from its last refresh until a lease expires
+
+
+def store() -> Path:
+    """Where runs lie: $SSLKIT_RUNS, else `runs` beside the nearest pyproject.toml above the working directory, else
+    here."""
+    if os.environ.get("SSLKIT_RUNS"):
+        return Path(os.environ["SSLKIT_RUNS"]).expanduser()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").exists()), here) / "runs"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

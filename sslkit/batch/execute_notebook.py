@@ -1,4 +1,4 @@
-"""Execute a notebook with papermill, in a kernel of this interpreter. As a job it has a folder in the store:
+"""Execute a notebook with papermill, in a kernel of this interpreter; `sslkit execute` needs no torch. It leaves:
 
     config.json         everything that decides what it shows
     notebook.ipynb      the executed notebook, saved after each cell, with its error if it failed
@@ -7,12 +7,10 @@
 import errno
 import logging
 import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +27,11 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.execute import remove_error_markers
 from traitlets import default
 
-from sslkit.batch.jobs import Job
-from sslkit.batch.notebook_file import Lesson, executed, failure, read, typed
+from sslkit.batch.notebook_file import executed, failure, job_name, read, typed
 from sslkit.batch.process import as_job
 from sslkit.errors import require
-from sslkit.files import cannot_write, digest, digest_files, terminable, write_file, write_json
+from sslkit.files import cannot_write, store, terminable, write_file, write_json
 from sslkit.terminal import Parser
-from sslkit.training import Machine, store
-
-LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib", "ipywidgets")
 
 
 class Kernel(AsyncKernelManager):
@@ -130,35 +124,6 @@ def execute(path: Path, target: Path, parameters: Mapping[str, Any], timeout_s: 
     if not reason and len(remove_error_markers(nb).cells) < cells:      # it marks cells tagged raises-exception too
         write_file(target, nbformat.writes(nb))
     return reason
-
-
-def job_name(lesson: Lesson, parameters: Mapping[str, Any]) -> str:
-    """The name of the job, the same on every machine and for every state of its cells."""
-    return f"{lesson.path.stem}-{digest(dict(parameters))}"
-
-
-def notebook_job(lesson: Lesson, parameters: Mapping[str, Any], reads: str = "", timeout_s: float = 1800,
-                 again: bool = False) -> Job:
-    """A notebook with parameters as a job. reads: digest of all results, for notebooks that show them: they are not
-    found if it differs. timeout_s: for one cell. Its folder is named by all that decides what it shows: cells,
-    parameters, package, files beside it, libraries, device."""
-    here, package = lesson.path.parent, Path(__file__).parents[1]
-    cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in lesson.nb.cells]
-    beside = [path for path in here.glob("[!.]*") if path.is_file() and path.suffix != ".ipynb"]
-    record = {"notebook": lesson.path.stem, "parameters": dict(parameters), "reads": reads, "cells": digest(cells),
-              "package": digest_files([*package.rglob("*.py"), *package.rglob("*.csv")]),
-              "beside": digest_files([*beside, *here.parent.glob("figures/*.csv")]),
-              "device": Machine().torch_device().type, "python": platform.python_version(),
-              "libraries": {name: version(name) for name in LIBRARIES}}
-    path = (store() / "notebooks" / f"{lesson.path.stem}-{digest(record)}").absolute()
-    words = [word for name, value in parameters.items()
-             for word in ("-p", name, repr(value) if isinstance(value, str) else str(value))]
-    argv = ["sslkit", "execute", str(lesson.path), "--out", str(path), *words]
-    path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "config.json", record)
-    return Job(job_name(lesson, parameters), argv + ["--timeout", f"{timeout_s:g}"] * (timeout_s != 1800), path,
-               " ".join([f"{lesson.path.stem:22}", *(f"{name} {value}" for name, value in parameters.items())]),
-               "notebook", lambda: max(1.0, sum(lesson.plan)), again)
 
 
 def execute_main(argv: list[str]) -> int:

@@ -1,16 +1,21 @@
-"""A job is a command line and the folder where its result is found. Runs as jobs; a notebook: execute_notebook."""
+"""A job is a command line and the folder where its result is found; the errors of those that failed."""
 import json
+import platform
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from sslkit.files import write_json
-from sslkit.training import DataSpec, RunSpec, has_result
+from sslkit.batch.notebook_file import Lesson, job_name
+from sslkit.files import digest, digest_files, store, write_json
+from sslkit.training import DataSpec, Machine, RunSpec, has_result
 
+LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib", "ipywidgets")
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -45,6 +50,30 @@ def run_jobs(specs: Iterable[RunSpec]) -> list[Job]:
         jobs[spec.name] = Job(spec.name, ["sslkit", *spec.argv(), "--job"], spec.path(spec.load(loaded)).absolute(),
                               title, seconds=partial(seconds, spec))
     return [*jobs.values()]
+
+
+def notebook_job(lesson: Lesson, parameters: Mapping[str, Any], reads: str = "", timeout_s: float = 1800,
+                 again: bool = False) -> Job:
+    """A notebook with parameters as a job. reads: digest of all results, for notebooks that show them: they are not
+    found if it differs. timeout_s: for one cell. Its folder is named by all that decides what it shows: cells,
+    parameters, package, files beside it, libraries, device."""
+    here, package = lesson.path.parent, Path(__file__).parents[1]
+    cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in lesson.nb.cells]
+    beside = [path for path in here.glob("[!.]*") if path.is_file() and path.suffix != ".ipynb"]
+    record = {"notebook": lesson.path.stem, "parameters": dict(parameters), "reads": reads, "cells": digest(cells),
+              "package": digest_files([*package.rglob("*.py"), *package.rglob("*.csv")]),
+              "beside": digest_files([*beside, *here.parent.glob("figures/*.csv")]),
+              "device": Machine().torch_device().type, "python": platform.python_version(),
+              "libraries": {name: version(name) for name in LIBRARIES}}
+    path = (store() / "notebooks" / f"{lesson.path.stem}-{digest(record)}").absolute()
+    words = [word for name, value in parameters.items()
+             for word in ("-p", name, repr(value) if isinstance(value, str) else str(value))]
+    argv = ["sslkit", "execute", str(lesson.path), "--out", str(path), *words]
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "config.json", record)
+    return Job(job_name(lesson, parameters), argv + ["--timeout", f"{timeout_s:g}"] * (timeout_s != 1800), path,
+               " ".join([f"{lesson.path.stem:22}", *(f"{name} {value}" for name, value in parameters.items())]),
+               "notebook", lambda: max(1.0, sum(lesson.plan)), again)
 
 
 def failures(store: Path) -> Path:

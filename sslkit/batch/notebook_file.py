@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
 import sslkit
 from sslkit.errors import InputError, choose, require
-from sslkit.files import digest
-from sslkit.training import store
+from sslkit.files import digest, store
 
 MAX_BYTES = 500_000                 # of a notebook that is committed
 SECONDS_UNKNOWN = 60                # for a lesson that does not say how long it takes
@@ -60,6 +60,11 @@ def name_of(stem: str, point: Mapping[str, object]) -> str:
     full = "_".join([stem, *(f"{name}={value}" for name, value in point.items())])
     plain = re.fullmatch(r"[\w.+=-]{1,100}", full) and full.isascii() and full == full.lower()
     return full if plain or not point else f"{re.sub(r'[^A-Za-z0-9_.+=-]+', '-', full)[:100]}_{digest(full)[:6]}"
+
+
+def job_name(lesson: Lesson, parameters: Mapping[str, Any]) -> str:
+    """The name of the job, the same on every machine and for every state of its cells."""
+    return f"{lesson.path.stem}-{digest(dict(parameters))}"
 
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
@@ -198,11 +203,12 @@ def typed(given: Mapping[str, Sequence[str]], todo: list[Lesson]) -> dict[str, d
 
 
 def grid(lesson: Lesson, values: Mapping[str, list]) -> list[tuple[Lesson, dict[str, object]]]:
-    """The lesson and its parameters at each combination of the values; the same Lesson if no parameter has several."""
-    several = [name for name in values if len(values[name]) > 1]
+    """The lesson at each combination of the values, with those that are not its default; the same Lesson if no
+    parameter has several values."""
+    several, usual = [name for name in values if len(values[name]) > 1], parameters_of(lesson) if values else {}
     points = [dict(zip(values, point)) for point in itertools.product(*values.values())]
-    return [(read(lesson.path, {name: point[name] for name in several}) if several else lesson, point)
-            for point in points]
+    return [(read(lesson.path, {name: point[name] for name in several}) if several else lesson,
+             {name: value for name, value in point.items() if value != usual[name]}) for point in points]
 
 
 def stripped(lesson: Lesson, nb: NotebookNode) -> str:

@@ -20,8 +20,7 @@ import nbformat
 
 from sslkit import papers
 from sslkit.batch.engine import Doing, run_batch
-from sslkit.batch.execute_notebook import notebook_job
-from sslkit.batch.jobs import run_jobs
+from sslkit.batch.jobs import notebook_job, run_jobs
 from sslkit.batch.notebook_file import (
     Lesson,
     executed,
@@ -29,7 +28,6 @@ from sslkit.batch.notebook_file import (
     grid,
     how_far,
     lessons,
-    parameters_of,
     pick,
     read,
     stripped,
@@ -172,16 +170,6 @@ def select(names: list[str], tables: list[papers.Table], folder: str | Path | No
     return [read(path) for path in pick([*named, *shows], lessons(folder), more=every)]
 
 
-def points(lessons: list[Lesson], given: dict[str, dict[str, list]]) -> list[tuple[Lesson, dict]]:
-    """Each lesson at each point of its grid, with the parameters that are not the default."""
-    found = []
-    for lesson in lessons:
-        usual = parameters_of(lesson) if given.get(lesson.name) else {}
-        for one, point in grid(lesson, given.get(lesson.name, {})):
-            found.append((one, {name: value for name, value in point.items() if value != usual[name]}))
-    return found
-
-
 def run(todo: list[tuple[Lesson, dict]], report: Report, timeout_s: float, again: bool, scheduler: str | None,
         workers: int | None, stream) -> None:
     """Execute lessons with their parameters; the report follows. Those that show results come last."""
@@ -227,7 +215,7 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report",
     for lesson in picked:
         if tables and lesson.path.stem in NOTEBOOKS.values():
             given[lesson.name] = {"scale": [tables.scale], "seeds": [tables.seeds]} | given.get(lesson.name, {})
-    todo = points(picked, given)
+    todo = [point for lesson in picked for point in grid(lesson, given.get(lesson.name, {}))]
     require(workers is None or workers >= 1, f"workers is {workers}, it must be at least 1")
     require(workers is None or scheduler is None, "--workers is for this machine only: leave it out with --scheduler, "
             "which uses all workers of the scheduler")

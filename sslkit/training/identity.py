@@ -2,7 +2,6 @@
 store."""
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from sslkit import __version__
 from sslkit.data import SSLData
-from sslkit.files import digest, digest_files
+from sslkit.files import digest, digest_files, store
 from sslkit.methods import FixedLabels, FixMatch, Method
 from sslkit.networks import Network
 from sslkit.training.config import Config
@@ -46,15 +45,6 @@ def code_of(method: Method, recipe: str = "") -> dict[str, str]:
 def is_earlier(record: dict) -> bool:
     """Was the run made by a version of sslkit that named runs by one hash of the whole package?"""
     return "hash" in record["code"]
-
-
-def store() -> Path:
-    """Where runs lie: $SSLKIT_RUNS, else `runs` beside the nearest pyproject.toml above the working directory, else
-    here."""
-    if os.environ.get("SSLKIT_RUNS"):
-        return Path(os.environ["SSLKIT_RUNS"]).expanduser()
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").exists()), here) / "runs"
 
 
 def record(method: Method, data: SSLData, config: Config, initial: Network | None = None) -> dict:

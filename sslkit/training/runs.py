@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sslkit.errors import InputError
-from sslkit.training.identity import is_earlier, protocol, store
+from sslkit.files import store
+from sslkit.training.identity import is_earlier, protocol
 from sslkit.training.run import Run
 
 
