@@ -1,9 +1,11 @@
-"""A store of its own for every test session, so that no test finds a run that somebody trained before; kernels and workers inherit it."""
+"""A store of its own for every test session, so that no test finds a run that somebody trained before; kernels and workers inherit it.
+$SSLKIT_TEST_STORE names one that is kept, for the sessions of one check."""
 import os
 import re
 import shutil
 import tempfile
 
+MINE = "SSLKIT_TEST_STORE" not in os.environ
 STORE = os.environ.get("SSLKIT_TEST_STORE") or tempfile.mkdtemp(prefix="sslkit-tests-")
 os.environ.update(SSLKIT_TEST_STORE=STORE, SSLKIT_RUNS=f"{STORE}/runs", SSLKIT_CACHE=f"{STORE}/cache", SSLKIT_HEADLESS="1",
                   PYTHONHASHSEED="0", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")     # one thread: the workers share the cores
@@ -19,7 +21,7 @@ torch.set_num_threads(1)
 
 
 def pytest_unconfigure(config):
-    if not hasattr(config, "workerinput"):          # the workers' own ends come first
+    if MINE:                                        # xdist's workers have it from their parent
         shutil.rmtree(STORE, ignore_errors=True)
 
 

@@ -16,10 +16,10 @@ def accuracy(kind, seed, **config):
     return 100 * fit(kind(), split(load("digits"), 20, seed), config, Machine(device="cpu", threads=1)).result["test_acc"]
 
 
-def test_fixmatch_beats_supervised_by_8_points_within_600_steps(runs):
-    """Measured on seeds 0, 1 and 2: by 14.0, 12.5 and 20.0 points."""
+def test_fixmatch_beats_supervised_by_10_points_within_600_steps(runs):
+    """Measured on seeds 0, 1 and 2: by 14.0, 12.5 and 20.0 points; without the unlabelled loss 6.8, 1.0 and 0.5."""
     supervised, fixmatch = (accuracy(kind, 0, steps=600, eval_every=600) for kind in (Supervised, FixMatch))
-    assert fixmatch >= supervised + 8, f"FixMatch {fixmatch:.1f}%, Supervised {supervised:.1f}%"
+    assert fixmatch >= supervised + 10, f"FixMatch {fixmatch:.1f}%, Supervised {supervised:.1f}%"
 
 
 @pytest.mark.slow
