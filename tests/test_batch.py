@@ -305,7 +305,6 @@ def test_every_point_of_a_grid_has_a_name_of_its_own(project):
 
 def test_a_lesson_without_code_and_an_executed_notebook_that_is_cut_off(project, monkeypatch, tmp_path):
     path = write(project, "00_text", "# only text")
-    assert jobs.notebook_job(lesson.read(path), {}).seconds() == 1, "the time left divides by it"
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "notebook.ipynb").write_text(path.read_text()[:100])
     one = lesson.read(path)
@@ -510,11 +509,8 @@ def lesson_of(tmp_path: Path, name: str, cells: int, **more) -> lesson.Lesson:
     return lesson.read(write(tmp_path, name, *["1"] * cells, **more))
 
 
-def test_cells_that_say_how_long_they_take(tmp_path):
-    nb = nbformat.read(path := write(tmp_path, "00_a", "1", "2", "3", seconds=30), 4)
-    nb.cells[2].metadata["sslkit"] = {"seconds": 24}
-    nbformat.write(nb, path)
-    assert lesson.read(path).plan == [2, 26, 2]
+def test_a_lesson_says_how_long_it_takes(tmp_path):
+    assert lesson_of(tmp_path, "00_a", 3, seconds=30).planned == 30 and lesson_of(tmp_path, "01_b", 1).planned == 60
 
 
 TRAINS = """

@@ -73,7 +73,7 @@ def notebook_job(lesson: Lesson, parameters: Mapping[str, Any], reads: str = "",
     write_json(path / "config.json", record)
     return Job(job_name(lesson, parameters), argv + ["--timeout", f"{timeout_s:g}"] * (timeout_s != 1800), path,
                " ".join([f"{lesson.path.stem:22}", *(f"{name} {value}" for name, value in parameters.items())]),
-               "notebook", lambda: max(1.0, sum(lesson.plan)), again)
+               "notebook", lambda: lesson.planned, again)
 
 
 def failures(store: Path) -> Path:

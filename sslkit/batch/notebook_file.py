@@ -40,7 +40,8 @@ class Lesson:
     figures: list[tuple[str, str]] = field(default_factory=list)        # file name, what it shows
 
     def __post_init__(self) -> None:
-        self.name, self.plan = name_of(self.path.stem, self.point), planned_seconds(self.nb)
+        self.name = name_of(self.path.stem, self.point)
+        self.planned = max(1, self.nb.metadata.get("sslkit", {}).get("seconds", SECONDS_UNKNOWN))
         title, self.question = title_and_question(self.nb)
         at = ", ".join(f"{name} {value}" for name, value in self.point.items())
         self.title = (title or self.path.stem) + (f": {at}" if at else "")
@@ -70,13 +71,6 @@ def job_name(lesson: Lesson, parameters: Mapping[str, Any]) -> str:
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
     """The cells that count, as in `In [1]`."""
     return [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
-
-
-def planned_seconds(nb: NotebookNode) -> list[float]:
-    """The seconds of each code cell: its own, where noted, and an equal share of the rest of the notebook's."""
-    known = [cell.metadata.get("sslkit", {}).get("seconds", 0) for cell in code_cells(nb)]
-    rest = nb.metadata.get("sslkit", {}).get("seconds", SECONDS_UNKNOWN) - sum(known)
-    return [own + max(0, rest) / len(known) for own in known]
 
 
 def executed(path: Path) -> NotebookNode | None:
@@ -225,9 +219,6 @@ def stripped(lesson: Lesson, nb: NotebookNode) -> str:
         if cell.cell_type != "code":
             continue
         number += bool(cell.source.strip())
-        took = run.metadata.papermill.duration or 0
-        if took >= 2:                                   # for the time left; less would be noise in the diff
-            cell.metadata["sslkit"] = {"seconds": round(took)}
         # counted from the top, the same at every refresh: nbval refuses outputs of a cell without a count
         cell.execution_count, cell.outputs = number if cell.source.strip() else None, tidy(run.outputs)
         shown = "\n".join(str(text) for output in cell.outputs for text in (
