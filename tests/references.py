@@ -1,7 +1,7 @@
 """Slow NumPy references (float64, explicit loops), transcribed from methods.md and written apart from the package.
 
 Each docstring names the section of methods.md it transcribes. Nothing here is meant to be fast, and nothing imports
-torch or sslkit. Bad input raises ValueError instead of giving a plausible number.
+torch or sslkit. Nothing checks its input.
 """
 
 import itertools
@@ -10,30 +10,14 @@ import math
 import numpy as np
 
 
-def _rows(name, x):
-    """A float64 copy of x as a finite, non-empty (n, C) array."""
-    x = np.array(x, dtype=np.float64)
-    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
-        raise ValueError(f"{name} must be a non-empty (n, C) array, got shape {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError(f"{name} holds values that are not finite")
-    return x
-
-
-def _labels(y, n, num_classes):
-    """y as n Python ints in 0 .. num_classes - 1 (a negative label would otherwise index from the end)."""
-    y = np.asarray(y)
-    if y.shape != (n,) or y.dtype.kind not in "iu":
-        raise ValueError(f"hard targets must be {n} integers, got shape {y.shape} and dtype {y.dtype}")
-    labels = [int(c) for c in y]
-    if any(not 0 <= c < num_classes for c in labels):
-        raise ValueError(f"hard targets must lie in 0 .. {num_classes - 1}")
-    return labels
+def _array(x):
+    """A float64 copy of x."""
+    return np.array(x, dtype=np.float64)
 
 
 def softmax(logits):
     """p = softmax of the logits, row by row (n, C). [methods.md, preamble: "p = softmax of the logits"]"""
-    logits = _rows("logits", logits)
+    logits = _array(logits)
     p = np.zeros_like(logits)
     for i in range(logits.shape[0]):
         top = max(logits[i])
@@ -46,7 +30,7 @@ def softmax(logits):
 
 def log_softmax(logits):
     """log p, row by row (n, C), never as log(softmax). [methods.md, preamble: "logarithms by log_softmax"]"""
-    logits = _rows("logits", logits)
+    logits = _array(logits)
     log_p = np.zeros_like(logits)
     for i in range(logits.shape[0]):
         top = max(logits[i])
@@ -68,7 +52,7 @@ def argmax_lowest(row):
 def cross_entropy_hard(logits, y):
     """H(y, p) of each row (n,): -log p[y]. [methods.md, preamble: "H is cross entropy", log_softmax]"""
     log_p = log_softmax(logits)
-    labels = _labels(y, *log_p.shape)
+    labels = [int(c) for c in y]
     h = np.zeros(log_p.shape[0])
     for i, label in enumerate(labels):
         h[i] = -log_p[i, label]
@@ -81,9 +65,7 @@ def cross_entropy_soft(logits, targets):
     targets is (n, C) and is used as it is: not normalised, not checked to sum to one.
     """
     log_p = log_softmax(logits)
-    targets = _rows("targets", targets)
-    if targets.shape != log_p.shape:
-        raise ValueError(f"targets {targets.shape} and logits {log_p.shape} differ in shape")
+    targets = _array(targets)
     h = np.zeros(log_p.shape[0])
     for i in range(log_p.shape[0]):
         for c in range(log_p.shape[1]):
@@ -118,10 +100,8 @@ def fixmatch(logits_x, y, logits_w, logits_s, tau, lambda_u):
     The mean divides by ALL mu*B rows, kept or not. Returns loss, sup, unsup (the mean, before lambda_u), q (n, C),
     mask (n,) of 0.0 and 1.0, and pseudo (n,), given for dropped rows too.
     """
-    logits_s = _rows("logits_s", logits_s)
+    logits_s = _array(logits_s)
     q, mask, pseudo = _fixmatch_targets(logits_w, tau)
-    if logits_s.shape != q.shape:
-        raise ValueError(f"logits_w {q.shape} and logits_s {logits_s.shape} differ in shape")
     sup = supervised_loss(logits_x, y)
     log_p = log_softmax(logits_s)
     total = 0.0
@@ -138,10 +118,8 @@ def fixmatch_grad_s(logits_w, logits_s, tau, lambda_u):
     Derived here: d(-log p[t]) / dz[c] = p[c] - 1[c = t], so that row i gets lambda_u * mask / n times that, with n
     all the rows. The gradient for logits_w is zero. [methods.md, preamble: "targets carry no gradient"]
     """
-    logits_s = _rows("logits_s", logits_s)
+    logits_s = _array(logits_s)
     q, mask, pseudo = _fixmatch_targets(logits_w, tau)
-    if logits_s.shape != q.shape:
-        raise ValueError(f"logits_w {q.shape} and logits_s {logits_s.shape} differ in shape")
     p = softmax(logits_s)
     n, num_classes = p.shape
     grad = np.zeros((n, num_classes))
@@ -162,16 +140,12 @@ def sgd_nesterov(param, grads_sequence, lr_sequence, momentum, weight_decay):
     The learning rate stays outside the buffer, and weight decay is L2, inside the gradient, not decoupled.
     """
     grads, lrs = list(grads_sequence), list(lr_sequence)
-    if len(grads) != len(lrs):
-        raise ValueError(f"{len(grads)} gradients for {len(lrs)} learning rates")
     param = np.array(param, dtype=np.float64)
     flat = [float(v) for v in param.ravel()]
     buffer = [0.0] * len(flat)
     trajectory = np.zeros((len(grads), *param.shape))
     for k, (grad, lr) in enumerate(zip(grads, lrs)):
         grad = np.asarray(grad, dtype=np.float64)
-        if grad.shape != param.shape:
-            raise ValueError(f"gradient {grad.shape} and parameter {param.shape} differ in shape")
         for j, g in enumerate(grad.ravel()):
             g = float(g) + weight_decay * flat[j]
             buffer[j] = g if k == 0 else momentum * buffer[j] + g
@@ -196,8 +170,6 @@ def ema_closed_form(initial, trajectory, decay):
     K = len(steps)
     total = decay**K * initial
     for t, theta in enumerate(steps, start=1):
-        if theta.shape != initial.shape:
-            raise ValueError(f"theta_{t} {theta.shape} and the initial value {initial.shape} differ in shape")
         total = total + (1.0 - decay) * decay ** (K - t) * theta
     return total
 
@@ -206,10 +178,8 @@ def short_run_clocks(K):
     """(ema_decay, bn_momentum) = (min(.999, 1 - 10/K), min(.1, max(.001, 100/K))). [methods.md, "Common protocol",
     "Short runs (OURS)"]
 
-    Under 10 steps the formula's decay is negative and methods.md says nothing: ValueError.
+    Under 10 steps the formula's decay is negative, and methods.md says nothing.
     """
-    if K < 10:
-        raise ValueError(f"K = {K}: 1 - 10/K is negative under 10 steps")
     return min(0.999, 1.0 - 10.0 / K), min(0.1, max(0.001, 100.0 / K))
 
 
@@ -221,12 +191,10 @@ def wrn_parameters(depth, widen, num_classes, in_channels=3):
     a bias; each BatchNorm has a scale and a shift (buffers are not counted). Depth 6n + 4 has three groups, depth
     8n + 5 four, the fourth of width 128w ("WRN-37-2, a fourth group, width 256").
     """
-    if depth > 4 and (depth - 4) % 6 == 0:
+    if (depth - 4) % 6 == 0:
         groups, blocks = 3, (depth - 4) // 6
-    elif depth > 5 and (depth - 5) % 8 == 0:
-        groups, blocks = 4, (depth - 5) // 8
     else:
-        raise ValueError(f"depth {depth} is neither 6n + 4 nor 8n + 5")
+        groups, blocks = 4, (depth - 5) // 8
     width_in = 16
     total = 3 * 3 * in_channels * width_in
     for group in range(groups):
@@ -248,8 +216,6 @@ def median_last(values, n=20):
     An even count gives the mean of the middle two; fewer than n values give the median of those there are.
     """
     values = [float(v) for v in values]
-    if not values or n < 1:
-        raise ValueError(f"median of the last {n} of {len(values)} values")
     last = sorted(values[-n:])
     half = len(last) // 2
     if len(last) % 2 == 1:
@@ -260,8 +226,6 @@ def median_last(values, n=20):
 def unit(v):
     """v / max(|v|, 1e-12) for one row (D,). [methods.md, "SimMatch" 1: z = unit(head(h)); the 1e-12 is ours]"""
     v = np.array(v, dtype=np.float64)
-    if v.ndim != 1 or v.size == 0 or not np.isfinite(v).all():
-        raise ValueError(f"v must be one non-empty finite row, got shape {v.shape}")
     total = 0.0
     for value in v:
         total += value * value
@@ -276,16 +240,9 @@ def simmatch_align(p_w, queue, size):
     pushed first and the oldest dropped once size are held; before it is full, the mean of those pushed. Returns aligned
     (n, C) and the new queue, a new list.
     """
-    p_w = _rows("p_w", p_w)
+    p_w = _array(p_w)
     n, num_classes = p_w.shape
-    if size < 1 or len(queue) > size:
-        raise ValueError(f"a queue of {len(queue)} batch means does not fit in size {size}")
-    new_queue = []
-    for mean in queue:
-        mean = np.array(mean, dtype=np.float64)
-        if mean.shape != (num_classes,):
-            raise ValueError(f"a batch mean in the queue has shape {mean.shape}, not ({num_classes},)")
-        new_queue.append(mean)
+    new_queue = [_array(mean) for mean in queue]
     current = np.zeros(num_classes)
     for c in range(num_classes):
         for i in range(n):
@@ -297,8 +254,6 @@ def simmatch_align(p_w, queue, size):
     aligned = np.zeros_like(p_w)
     for c in range(num_classes):
         prior = sum(mean[c] for mean in new_queue) / len(new_queue)
-        if not prior > 0.0:
-            raise ValueError(f"the queue's mean of class {c} is {prior}: p / mean is not defined")
         for i in range(n):
             aligned[i, c] = p_w[i, c] / prior
     for i in range(n):
@@ -310,12 +265,8 @@ def simmatch_align(p_w, queue, size):
 
 def _simmatch_similarity_logits(z, bank, t):
     """z . Q_f / t, (n, K_l), with z and the bank as they are given. [methods.md, "SimMatch" 3]"""
-    z = _rows("z", z)
-    bank = _rows("bank", bank)
-    if z.shape[1] != bank.shape[1]:
-        raise ValueError(f"embeddings {z.shape} and bank {bank.shape} differ in dimension")
-    if not t > 0:
-        raise ValueError(f"t must be positive, got {t}")
+    z = _array(z)
+    bank = _array(bank)
     logits = np.zeros((z.shape[0], bank.shape[0]))
     for b in range(z.shape[0]):
         for i in range(bank.shape[0]):
@@ -333,13 +284,11 @@ def simmatch_targets(p_w, z_w, bank, bank_labels, t, alpha):
     with Q_l(i) = c of the ORIGINAL q_w,i; p_hat = alpha*p_w + (1-alpha)*q_agg. Returns q_w, q_hat (n, K_l), q_agg,
     p_hat (n, C).
     """
-    p_w = _rows("p_w", p_w)
+    p_w = _array(p_w)
     n, num_classes = p_w.shape
     q_w = softmax(_simmatch_similarity_logits(z_w, bank, t))
-    if q_w.shape[0] != n:
-        raise ValueError(f"p_w has {n} rows and z_w {q_w.shape[0]}")
     num_bank = q_w.shape[1]
-    bank_labels = _labels(bank_labels, num_bank, num_classes)
+    bank_labels = [int(c) for c in bank_labels]
     q_hat = np.zeros_like(q_w)
     q_agg = np.zeros_like(p_w)
     p_hat = np.zeros_like(p_w)
@@ -348,8 +297,6 @@ def simmatch_targets(p_w, z_w, bank, bank_labels, t, alpha):
         for i in range(num_bank):
             q_hat[b, i] = q_w[b, i] * p_w[b, bank_labels[i]]
             total += q_hat[b, i]
-        if not total > 0.0:
-            raise ValueError(f"row {b} has no mass on any class of the bank: q_hat is not defined")
         for i in range(num_bank):
             q_hat[b, i] /= total
             q_agg[b, bank_labels[i]] += q_w[b, i]
@@ -371,10 +318,8 @@ def simmatch_loss(logits_x, y, logits_w, logits_s, z_w, z_s, bank, bank_labels, 
     loss, p_w (aligned), q_w, q_s, q_hat (always the unfolded one), q_agg, p_hat (the one used), mask (n,) of 0.0 and
     1.0, queue (the new one).
     """
-    logits_s = _rows("logits_s", logits_s)
+    logits_s = _array(logits_s)
     p_w, new_queue = simmatch_align(softmax(logits_w), queue, queue_size)
-    if logits_s.shape != p_w.shape:
-        raise ValueError(f"logits_w {p_w.shape} and logits_s {logits_s.shape} differ in shape")
     if not use_p_hat or not warm:
         alpha = 1.0
     targets = simmatch_targets(p_w, z_w, bank, bank_labels, t, alpha)
@@ -407,10 +352,8 @@ def simmatch_loss(logits_x, y, logits_w, logits_s, z_w, z_s, bank, bank_labels, 
 
 def _average_repeats(bank, rows, z):
     """{row: the average of the z written to it}, distinct rows ascending. [methods.md, "SimMatch", known slips]"""
-    z = _rows("z", z)
-    if z.shape[1] != bank.shape[1]:
-        raise ValueError(f"embeddings {z.shape} and bank {bank.shape} differ in dimension")
-    rows = _labels(rows, z.shape[0], bank.shape[0])
+    z = _array(z)
+    rows = [int(i) for i in rows]
     averages = {}
     for row in sorted(set(rows)):
         total = np.zeros(z.shape[1])
@@ -423,14 +366,6 @@ def _average_repeats(bank, rows, z):
     return averages
 
 
-def _written(written, num_bank):
-    """A copy of the flags (K_l,) that say which rows were written before."""
-    written = np.array(written)
-    if written.shape != (num_bank,) or written.dtype != np.bool_:
-        raise ValueError(f"written must be {num_bank} booleans, got shape {written.shape} and dtype {written.dtype}")
-    return written
-
-
 def simmatch_write(bank, written, rows, z, momentum=0.7):
     """Temporal ensembling: Q_f[i] = unit(.7*Q_f[i] + .3*z). [methods.md, "SimMatch" 7, 8 and known slips]
 
@@ -438,8 +373,8 @@ def simmatch_write(bank, written, rows, z, momentum=0.7):
     FIRST write of a row sets it to z, for repeated rows to unit(average): a row that repeats within its first batch
     is written once, not set and then blended. Returns the new bank and the new written, both copies.
     """
-    bank = _rows("bank", bank)
-    written = _written(written, bank.shape[0])
+    bank = _array(bank)
+    written = np.array(written)
     for row, average in _average_repeats(bank, rows, z).items():
         if written[row]:
             bank[row] = unit(momentum * bank[row] + (1.0 - momentum) * average)
@@ -454,8 +389,8 @@ def simmatch_write_teacher(bank, written, rows, z):
 
     Repeated rows: average, then unit. Returns the new bank and the new written, both copies.
     """
-    bank = _rows("bank", bank)
-    written = _written(written, bank.shape[0])
+    bank = _array(bank)
+    written = np.array(written)
     for row, average in _average_repeats(bank, rows, z).items():
         bank[row] = unit(average)
         written[row] = True
@@ -468,7 +403,7 @@ def simmatch_write_legacy(bank, rows, z, momentum=0.7):
     Repeated rows are averaged first, and each feature is brought to unit norm over the distinct rows of the batch, so
     that the result does not depend on order (ours). No first-write rule: every row is blended. Returns the new bank.
     """
-    bank = _rows("bank", bank)
+    bank = _array(bank)
     averages = _average_repeats(bank, rows, z)
     distinct = list(averages)
     block = np.zeros((len(distinct), bank.shape[1]))
@@ -483,10 +418,8 @@ def simmatch_write_legacy(bank, rows, z, momentum=0.7):
 
 def _dec_similarity(z, centres):
     """s_ij = (1 + ||z_i - c_j||^2)^-1, (n, K), not normalised. [methods.md, "KD-FixMatch" 3]"""
-    z = _rows("z", z)
-    centres = _rows("centres", centres)
-    if z.shape[1] != centres.shape[1]:
-        raise ValueError(f"z {z.shape} and centres {centres.shape} differ in dimension")
+    z = _array(z)
+    centres = _array(centres)
     s = np.zeros((z.shape[0], centres.shape[0]))
     for i in range(z.shape[0]):
         for j in range(centres.shape[0]):
@@ -511,26 +444,20 @@ def dec_target(q):
     """p_ij proportional to q_ij^2 / f_j, f_j = sum_i q_ij, rows normalised. [methods.md, "KD-FixMatch" 3]
 
     f runs over all the rows of q, which is to hold all n rows of the clustering, not a batch. A column of zeros has no
-    target (0/0) and raises: the Student-t similarities are never zero.
+    target (0/0): the Student-t similarities are never zero.
     """
-    q = _rows("q", q)
+    q = _array(q)
     n, k = q.shape
     f = [0.0] * k
     for j in range(k):
         for i in range(n):
-            if q[i, j] < 0.0:
-                raise ValueError(f"q[{i}, {j}] is negative")
             f[j] += q[i, j]
-        if not f[j] > 0.0:
-            raise ValueError(f"cluster {j} has no mass: q^2 / f is not defined")
     p = np.zeros_like(q)
     for i in range(n):
         total = 0.0
         for j in range(k):
             p[i, j] = q[i, j] ** 2 / f[j]
             total += p[i, j]
-        if not total > 0.0:
-            raise ValueError(f"row {i} of q has no mass")
         for j in range(k):
             p[i, j] /= total
     return p
@@ -539,30 +466,22 @@ def dec_target(q):
 def dec_loss(p, q):
     """Mean over the rows given of sum_j p_ij log(p_ij / q_ij), 0 log 0 = 0. [methods.md, "KD-FixMatch" 3: "Loss"]
 
-    p > 0 where q = 0 would be infinite and raises.
+    p > 0 where q = 0 would be infinite.
     """
-    p = _rows("p", p)
-    q = _rows("q", q)
-    if p.shape != q.shape:
-        raise ValueError(f"p {p.shape} and q {q.shape} differ in shape")
+    p = _array(p)
+    q = _array(q)
     total = 0.0
     for i in range(p.shape[0]):
         for j in range(p.shape[1]):
-            if p[i, j] < 0.0 or q[i, j] < 0.0:
-                raise ValueError(f"p or q is negative at ({i}, {j})")
             if p[i, j] > 0.0:
-                if q[i, j] == 0.0:
-                    raise ValueError(f"p[{i}, {j}] > 0 where q is 0")
                 total += p[i, j] * (math.log(p[i, j]) - math.log(q[i, j]))
     return float(total / p.shape[0])
 
 
 def _dec_embed(W, features):
     """z_i = W f_i, (n, D): z[i, a] = sum_b W[a, b] f[i, b], no bias. [methods.md, "KD-FixMatch" 3: "z = W*feature"]"""
-    W = _rows("W", W)
-    features = _rows("features", features)
-    if W.shape != (features.shape[1], features.shape[1]):
-        raise ValueError(f"W {W.shape} is not square in the dimension of the features {features.shape}")
+    W = _array(W)
+    features = _array(features)
     z = np.zeros_like(features)
     for i in range(features.shape[0]):
         for a in range(W.shape[0]):
@@ -582,12 +501,10 @@ def dec_gradients(W, features, centres, p):
     all over the n rows given (the batch). P_i is 1 for normalised targets.
     """
     z = _dec_embed(W, features)
-    features = _rows("features", features)
-    centres = _rows("centres", centres)
-    p = _rows("p", p)
+    features = _array(features)
+    centres = _array(centres)
+    p = _array(p)
     s = _dec_similarity(z, centres)
-    if p.shape != s.shape:
-        raise ValueError(f"p {p.shape} is not {s.shape}: rows of the features by centres")
     n, dim = z.shape
     grad_W = np.zeros((dim, dim))
     grad_centres = np.zeros_like(centres)
@@ -617,17 +534,15 @@ def dec_fit(features, centres, steps, batches, lr=.01, momentum=.9, refresh=140,
     PyTorch's SGD without Nesterov: buffer <- momentum * buffer + grad (first step: grad), param <- param - lr * buffer;
     the buffers live on over refreshes; no weight decay, lr constant.
 
-    batches[k] is an array of row indices for step k, one for each step taken; too few of them raises. Returns W,
-    centres, assignments, steps taken, history (a list, one share for each refresh after the first). The assignments are
-    those of the LAST REFRESH, as in DEC-keras; when the steps run out, W and the centres have moved on since, and there
-    is no refresh at k = steps. dec_soft_assignment of the returned W and centres gives the others.
+    batches[k] is an array of row indices for step k, one for each step taken. Returns W, centres, assignments, steps
+    taken, history (a list, one share for each refresh after the first). The assignments are those of the LAST REFRESH,
+    as in DEC-keras; when the steps run out, W and the centres have moved on since, and there is no refresh at k =
+    steps. dec_soft_assignment of the returned W and centres gives the others.
     """
-    features = _rows("features", features)
-    centres = _rows("centres", centres)
+    features = _array(features)
+    centres = _array(centres)
     n, dim = features.shape
     k = centres.shape[0]
-    if steps < 1 or refresh < 1:
-        raise ValueError(f"steps {steps} and refresh {refresh} must be at least 1")
     W = np.zeros((dim, dim))
     for d in range(dim):
         W[d, d] = 1.0
@@ -648,12 +563,7 @@ def dec_fit(features, centres, steps, batches, lr=.01, momentum=.9, refresh=140,
             assignments = new
             if history and history[-1] < tolerance:
                 return W, centres, assignments, step, history
-        if step >= len(batches):
-            raise ValueError(f"no batch for step {step}: {len(batches)} given")
-        rows = np.asarray(batches[step])
-        if rows.ndim != 1 or rows.size == 0:
-            raise ValueError(f"batch {step} is not a non-empty list of rows")
-        rows = _labels(rows, len(rows), n)
+        rows = [int(i) for i in batches[step]]
         grad_W, grad_centres = dec_gradients(W, [features[i] for i in rows], centres, [p[i] for i in rows])
         for a in range(dim):
             for b in range(dim):
@@ -669,17 +579,12 @@ def dec_fit(features, centres, steps, batches, lr=.01, momentum=.9, refresh=140,
 def labelled_centres(z, labeled_rows, y, num_classes):
     """Centre c (C, D) = mean z of the labelled rows of class c. [methods.md, "KD-FixMatch" 3: "Centres start at ..."]
 
-    labeled_rows are indices into z, each image once (a repeat raises); y[i] is the label of labeled_rows[i]. They count
-    whether or not they pass the confidence. A class without a labelled row has no centre and raises.
+    labeled_rows are indices into z, each image once; y[i] is the label of labeled_rows[i]. They count whether or not
+    they pass the confidence. A class without a labelled row has no centre.
     """
-    z = _rows("z", z)
-    rows = np.asarray(labeled_rows)
-    if rows.ndim != 1 or rows.size == 0:
-        raise ValueError("labeled_rows is not a non-empty list of rows")
-    rows = _labels(rows, len(rows), z.shape[0])
-    if len(set(rows)) != len(rows):
-        raise ValueError("a labelled row is listed twice")
-    labels = _labels(y, len(rows), num_classes)
+    z = _array(z)
+    rows = [int(i) for i in labeled_rows]
+    labels = [int(c) for c in y]
     centres = np.zeros((num_classes, z.shape[1]))
     for c in range(num_classes):
         count = 0
@@ -688,8 +593,6 @@ def labelled_centres(z, labeled_rows, y, num_classes):
                 count += 1
                 for d in range(z.shape[1]):
                     centres[c, d] += z[row, d]
-        if count == 0:
-            raise ValueError(f"class {c} has no labelled row")
         for d in range(z.shape[1]):
             centres[c, d] /= count
     return centres
@@ -701,13 +604,8 @@ def match_clusters(assignments_of_labelled, y, num_classes):
     The one-to-one matching under which most labelled rows sit in their own class's cluster, by trying all C!
     permutations; among equals the lexicographically smallest (ours). As many clusters as classes (C at most 8 here).
     """
-    y = np.asarray(y)
-    if y.ndim != 1 or y.size == 0:
-        raise ValueError("y is not a non-empty list of labels")
-    if not 1 <= num_classes <= 8:
-        raise ValueError(f"brute force is for 1 .. 8 classes, got {num_classes}")
-    labels = _labels(y, len(y), num_classes)
-    clusters = _labels(assignments_of_labelled, len(labels), num_classes)
+    labels = [int(c) for c in y]
+    clusters = [int(c) for c in assignments_of_labelled]
     best, best_hits = None, -1
     for permutation in itertools.permutations(range(num_classes)):  # in lexicographic order
         hits = 0
@@ -725,18 +623,14 @@ def trusted_subset(probabilities, clusters_as_classes, tau_select):
     clusters_as_classes is (n,) integers, the class of each row's cluster; where the confidence is not passed the entry
     is not looked at (-1, say). Returns two boolean masks (n,): those that pass the confidence, and T, a part of them.
     """
-    p = _rows("probabilities", probabilities)
+    p = _array(probabilities)
     n, num_classes = p.shape
     clusters = np.asarray(clusters_as_classes)
-    if clusters.shape != (n,) or clusters.dtype.kind not in "iu":
-        raise ValueError(f"clusters must be {n} integers, got shape {clusters.shape} and dtype {clusters.dtype}")
     confident = np.zeros(n, dtype=bool)
     trusted = np.zeros(n, dtype=bool)
     for i in range(n):
         label = argmax_lowest(p[i])
         if p[i, label] >= tau_select:
-            if not 0 <= clusters[i] < num_classes:
-                raise ValueError(f"row {i} passed the confidence and has no cluster: {clusters[i]}")
             confident[i] = True
             trusted[i] = bool(clusters[i] == label)
     return confident, trusted
@@ -756,7 +650,7 @@ def sce(logits, labels, a, b):
     log_p = log_softmax(logits)
     p = softmax(logits)
     n, num_classes = p.shape
-    labels = _labels(labels, n, num_classes)
+    labels = [int(c) for c in labels]
     values = np.zeros(n)
     for i in range(n):
         ce = -max(log_p[i, labels[i]], math.log(1e-7))
@@ -778,21 +672,13 @@ def kd_inner_loss(logits_x, y, logits_w, logits_s, trusted_label, tau_inner, lam
     0 masked, 1 own, 2 trusted.
     """
     p = softmax(logits_w)
-    logits_s = _rows("logits_s", logits_s)
-    if logits_s.shape != p.shape:
-        raise ValueError(f"logits_w {p.shape} and logits_s {logits_s.shape} differ in shape")
+    logits_s = _array(logits_s)
     n, num_classes = p.shape
     trusted = np.asarray(trusted_label)
-    if trusted.shape != (n,) or trusted.dtype.kind != "i":
-        raise ValueError(f"trusted_label must be {n} signed integers, got {trusted.shape} and {trusted.dtype}")
-    if loss not in ("ce", "sce"):
-        raise ValueError(f"loss must be 'ce' or 'sce', got {loss!r}")
     target = np.zeros(n, dtype=np.int64)
     mask = np.zeros(n)
     source = np.zeros(n, dtype=np.int64)
     for i in range(n):
-        if not -1 <= trusted[i] < num_classes:
-            raise ValueError(f"trusted_label[{i}] is {trusted[i]}")
         own = argmax_lowest(p[i])
         if p[i, own] >= tau_inner:
             target[i], mask[i], source[i] = own, 1.0, 1

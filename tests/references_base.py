@@ -5,33 +5,7 @@ methods.md and written apart from the package, as references.py.
 import math
 
 import numpy as np
-from references import _labels, _rows, argmax_lowest, cross_entropy_hard, cross_entropy_soft, softmax, supervised_loss
-
-
-def _shares(name, p):
-    """p as a finite, non-empty (n, C) array without negative entries; the row sums are not checked."""
-    p = _rows(name, p)
-    for row in p:
-        for value in row:
-            if value < 0.0:
-                raise ValueError(f"{name} holds the negative value {value}")
-    return p
-
-
-def _class_shares(name, v, num_classes):
-    """v as a finite (C,) array without negative entries."""
-    v = np.array(v, dtype=np.float64)
-    if v.shape != (num_classes,):
-        raise ValueError(f"{name} has shape {v.shape}, not ({num_classes},)")
-    return _shares(name, v.reshape(1, num_classes))[0]
-
-
-def _share_of_one(name, value, slack=0.0):
-    """value as a float in [0, 1], or above 1 by no more than slack."""
-    value = float(value)
-    if not 0.0 <= value <= 1.0 + slack:
-        raise ValueError(f"{name} must lie in [0, 1], got {value}")
-    return value
+from references import _array, argmax_lowest, cross_entropy_hard, cross_entropy_soft, softmax, supervised_loss
 
 
 def _mean_of_rows(p):
@@ -57,27 +31,21 @@ def ramp_64(k, K):
 
     The first step is k = 0, as in cosine_lr, so that the first step has w = 0.
     """
-    if not (K > 0 and k >= 0 and math.isfinite(k) and math.isfinite(K)):
-        raise ValueError(f"step {k} of {K}")
     return min(1.0, 64.0 * k / K)
 
 
 def sharpen(q, T):
     """sharpen(q)_i = q_i^(1/T) / sum, row by row (n, C). [methods.md, section "MixMatch"]
 
-    The rows need not sum to one. A row whose powers sum to zero (all zeros, or underflow at a tiny T) raises.
+    The rows need not sum to one.
     """
-    q = _shares("q", q)
-    if not (T > 0 and math.isfinite(T)):
-        raise ValueError(f"T must be positive, got {T}")
+    q = _array(q)
     out = np.zeros_like(q)
     for i in range(q.shape[0]):
         total = 0.0
         for c in range(q.shape[1]):
             out[i, c] = float(q[i, c]) ** (1.0 / T)
             total += out[i, c]
-        if not (total > 0.0 and math.isfinite(total)):
-            raise ValueError(f"the powers of row {i} sum to {total}: it cannot be sharpened")
         for c in range(q.shape[1]):
             out[i, c] /= total
     return out
@@ -92,16 +60,9 @@ def mixup_rows(a, b, lam):
     a = np.array(a, dtype=np.float64)
     b = np.array(b, dtype=np.float64)
     lam = np.array(lam, dtype=np.float64)
-    if a.ndim == 0 or a.size == 0 or a.shape != b.shape:
-        raise ValueError(f"a {a.shape} and b {b.shape} must be non-empty and alike in shape")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("a or b holds values that are not finite")
-    if lam.shape != (a.shape[0],):
-        raise ValueError(f"lam has shape {lam.shape}, not ({a.shape[0]},)")
     out = np.zeros_like(a)
     for i in range(a.shape[0]):
-        share = _share_of_one("lam", lam[i])
-        share = max(share, 1.0 - share)
+        share = max(lam[i], 1.0 - lam[i])
         for index in np.ndindex(a.shape[1:]):
             out[(i, *index)] = share * a[(i, *index)] + (1.0 - share) * b[(i, *index)]
     return out
@@ -110,8 +71,6 @@ def mixup_rows(a, b, lam):
 def mixmatch_targets(logits_u1, logits_u2, T=0.5):
     """q = sharpen(mean of the two weak views' softmax, T), (n, C). [methods.md, section "MixMatch"]"""
     p_1, p_2 = softmax(logits_u1), softmax(logits_u2)
-    if p_1.shape != p_2.shape:
-        raise ValueError(f"logits_u1 {p_1.shape} and logits_u2 {p_2.shape} differ in shape")
     mean = np.zeros_like(p_1)
     for i in range(p_1.shape[0]):
         for c in range(p_1.shape[1]):
@@ -128,17 +87,11 @@ def mixmatch_mix(x, y_onehot, u1, u2, q, permutation, lam):
     be one-hot. Returns the mixed rows (B + 2*mu*B, ...) and the mixed targets (B + 2*mu*B, C).
     """
     x, u1, u2 = (np.array(v, dtype=np.float64) for v in (x, u1, u2))
-    y_onehot = _shares("y_onehot", y_onehot)
-    q = _shares("q", q)
-    if x.ndim == 0 or u1.shape != u2.shape or u1.ndim == 0 or u1.shape[1:] != x.shape[1:]:
-        raise ValueError(f"x {x.shape}, u1 {u1.shape} and u2 {u2.shape} do not hold rows of one shape")
-    if y_onehot.shape[0] != x.shape[0] or q.shape[0] != u1.shape[0] or y_onehot.shape[1] != q.shape[1]:
-        raise ValueError(f"targets {y_onehot.shape} and {q.shape} do not fit x {x.shape} and u1 {u1.shape}")
+    y_onehot = _array(y_onehot)
+    q = _array(q)
     rows = [*x, *u1, *u2]
     targets = [*y_onehot, *q, *q]
-    order = _labels(permutation, len(rows), len(rows))
-    if sorted(order) != list(range(len(rows))):
-        raise ValueError(f"not a permutation of the {len(rows)} rows: some row is taken twice")
+    order = [int(j) for j in permutation]
     partner_rows = [rows[j] for j in order]
     partner_targets = [targets[j] for j in order]
     return mixup_rows(rows, partner_rows, lam), mixup_rows(targets, partner_targets, lam)
@@ -147,19 +100,13 @@ def mixmatch_mix(x, y_onehot, u1, u2, q, permutation, lam):
 def mixmatch_loss(logits_x_mixed, y_mixed, logits_u_mixed, q_mixed, k, K, lambda_u=75):
     """L = mean H(y', p(x')) + lambda_u w(k) * mean of (q' - p(u'))^2. [methods.md, section "MixMatch"]
 
-    The second mean is over the 2*mu*B mixed unlabelled rows AND the C classes; an odd number of rows is refused.
+    The second mean is over the 2*mu*B mixed unlabelled rows AND the C classes.
     w(k) = min(1, 64k/K). sup and unsup are the two means, unsup before lambda_u and w.
     """
-    h_x = cross_entropy_soft(logits_x_mixed, _shares("y_mixed", y_mixed))
+    h_x = cross_entropy_soft(logits_x_mixed, y_mixed)
     p_u = softmax(logits_u_mixed)
-    q_mixed = _shares("q_mixed", q_mixed)
+    q_mixed = _array(q_mixed)
     n, num_classes = p_u.shape
-    if q_mixed.shape != p_u.shape:
-        raise ValueError(f"q_mixed {q_mixed.shape} and logits_u_mixed {p_u.shape} differ in shape")
-    if _rows("logits_x_mixed", logits_x_mixed).shape[1] != num_classes:
-        raise ValueError("logits_x_mixed and logits_u_mixed differ in the number of classes")
-    if n % 2 != 0:
-        raise ValueError(f"{n} mixed unlabelled rows: both views of each image make an even number")
     sup = _mean_of(h_x)
     unsup = 0.0
     for i in range(n):
@@ -176,12 +123,10 @@ def remixmatch_align(p_w, p_data, p_model, T=0.5):
     start), whose plain mean is taken here as it stands: the current batch is pushed after the step (remixmatch_push).
     p_data (C,) is used as it is.
     """
-    p_w = _shares("p_w", p_w)
+    p_w = _array(p_w)
     n, num_classes = p_w.shape
-    p_data = _class_shares("p_data", p_data, num_classes)
-    queue = _shares("p_model", p_model)
-    if queue.shape[1] != num_classes:
-        raise ValueError(f"p_model must be the queue (m, {num_classes}), got shape {queue.shape}")
+    p_data = _array(p_data)
+    queue = _array(p_model)
     model = _mean_of_rows(queue)
     aligned = np.zeros_like(p_w)
     for i in range(n):
@@ -189,8 +134,6 @@ def remixmatch_align(p_w, p_data, p_model, T=0.5):
         for c in range(num_classes):
             aligned[i, c] = p_w[i, c] * (p_data[c] + 1e-6) / (model[c] + 1e-6)
             total += aligned[i, c]
-        if not total > 0.0:
-            raise ValueError(f"row {i} of p_w sums to zero: it cannot be renormalised")
         for c in range(num_classes):
             aligned[i, c] /= total
     return sharpen(aligned, T)
@@ -202,14 +145,10 @@ def remixmatch_push(queue, pointer, p_w):
     "the current one pushed after the step": to be called after the step's targets are formed. A ring: place pointer
     is overwritten, the others stay; moving the pointer on, (pointer + 1) mod m, is left to the caller.
     """
-    queue = _shares("queue", queue)
-    p_w = _shares("p_w", p_w)
-    if p_w.shape[1] != queue.shape[1]:
-        raise ValueError(f"p_w {p_w.shape} and queue {queue.shape} differ in the number of classes")
-    place = _labels([pointer], 1, queue.shape[0])[0]
-    mean = _mean_of_rows(p_w)
+    queue = _array(queue)
+    mean = _mean_of_rows(_array(p_w))
     for c in range(queue.shape[1]):
-        queue[place, c] = mean[c]
+        queue[pointer, c] = mean[c]
     return queue
 
 
@@ -219,12 +158,8 @@ def remixmatch_p_data(p_data, y, C, decay=0.999):
     p_data starts at 1/C each; no bias correction. The decay of the paper's code is .999; of a short run of K steps ours
     is 1 - 10/K (see references.short_run_clocks).
     """
-    p_data = _class_shares("p_data", p_data, C)
-    decay = _share_of_one("decay", decay)
-    y = np.asarray(y)
-    if y.ndim != 1 or y.shape[0] == 0:
-        raise ValueError(f"y must be a non-empty row of labels, got shape {y.shape}")
-    labels = _labels(y, y.shape[0], C)
+    p_data = _array(p_data)
+    labels = [int(c) for c in y]
     out = np.zeros(C)
     for c in range(C):
         count = 0
@@ -244,19 +179,9 @@ def remixmatch_loss(logits_x_mixed, y_mixed, logits_u_mixed, q_mixed, logits_s1,
     number must be (1 + V) times the rows of S1, V >= 1; R(S1) has as many rows as S1 (each image turned once).
     Returns loss, and sup, unsup, s1, rot: the four means before weights and ramp.
     """
-    p_s1 = _rows("logits_s1", logits_s1)
-    p_u = _rows("logits_u_mixed", logits_u_mixed)
-    p_rot = _rows("logits_rot", logits_rot)
-    n, num_classes = p_s1.shape
-    if p_u.shape[1] != num_classes or _rows("logits_x_mixed", logits_x_mixed).shape[1] != num_classes:
-        raise ValueError("logits_x_mixed, logits_u_mixed and logits_s1 differ in the number of classes")
-    if p_u.shape[0] % n != 0 or p_u.shape[0] < 2 * n:
-        raise ValueError(f"{p_u.shape[0]} mixed unlabelled rows are not (1 + V) times the {n} rows of S1")
-    if p_rot.shape != (n, 4):
-        raise ValueError(f"logits_rot must be ({n}, 4), got shape {p_rot.shape}")
-    sup = _mean_of(cross_entropy_soft(logits_x_mixed, _shares("y_mixed", y_mixed)))
-    unsup = _mean_of(cross_entropy_soft(logits_u_mixed, _shares("q_mixed", q_mixed)))
-    s1 = _mean_of(cross_entropy_soft(logits_s1, _shares("q", q)))
+    sup = _mean_of(cross_entropy_soft(logits_x_mixed, y_mixed))
+    unsup = _mean_of(cross_entropy_soft(logits_u_mixed, q_mixed))
+    s1 = _mean_of(cross_entropy_soft(logits_s1, q))
     rot = _mean_of(cross_entropy_hard(logits_rot, rot_labels))
     w = ramp_64(k, K)
     loss = sup + w_mixed * w * unsup + w_s1 * w * s1 + w_rot * rot
@@ -269,12 +194,10 @@ def freematch_update(tau, p_tilde, hist, p_w, m):
     tau <- m tau + (1-m) mean max p; p_tilde <- m p_tilde + (1-m) mean p; hist <- m hist + (1-m) histogram of argmax p.
     The histogram is read as shares (counts over ALL n rows), since hist begins at 1/C. tau is not capped here.
     """
-    p_w = _shares("p_w", p_w)
+    p_w = _array(p_w)
     n, num_classes = p_w.shape
-    tau = _share_of_one("tau", tau, slack=1e-6)  # a running mean in float32 may round above 1
-    m = _share_of_one("m", m)
-    p_tilde = _class_shares("p_tilde", p_tilde, num_classes)
-    hist = _class_shares("hist", hist, num_classes)
+    p_tilde = _array(p_tilde)
+    hist = _array(hist)
     mean_p = _mean_of_rows(p_w)
     mean_max = 0.0
     counts = [0] * num_classes
@@ -297,13 +220,10 @@ def freematch_mask(tau, p_tilde, p_w):
     tau and p_tilde are those AFTER the step's update. The quotient is taken first, so that the class with the largest
     p_tilde has exactly tau as its threshold. For a capped tau pass min(tau, max_tau).
     """
-    p_w = _shares("p_w", p_w)
+    p_w = _array(p_w)
     n, num_classes = p_w.shape
-    tau = _share_of_one("tau", tau, slack=1e-6)  # a running mean in float32 may round above 1
-    p_tilde = _class_shares("p_tilde", p_tilde, num_classes)
+    p_tilde = _array(p_tilde)
     largest = max(p_tilde)
-    if not largest > 0.0:
-        raise ValueError("p_tilde is zero in every class: the thresholds are not defined")
     mask = np.zeros(n, dtype=bool)
     for i in range(n):
         best = argmax_lowest(p_w[i])
@@ -313,16 +233,7 @@ def freematch_mask(tau, p_tilde, p_w):
 
 def _kept_rows(mask, n):
     """The indices of the kept rows of a mask (n,) of booleans or of zeros and ones."""
-    mask = np.asarray(mask)
-    if mask.shape != (n,):
-        raise ValueError(f"mask has shape {mask.shape}, not ({n},)")
-    kept = []
-    for i in range(n):
-        if mask[i] not in (0, 1):
-            raise ValueError(f"mask[{i}] is {mask[i]}, neither 0 nor 1")
-        if mask[i] == 1:
-            kept.append(i)
-    return kept
+    return [i for i in range(n) if mask[i] == 1]
 
 
 def _freematch_hbar(p_s, kept):
@@ -339,17 +250,17 @@ def freematch_fair(logits_s, mask, p_tilde, hist, hbar=None):
     r_c = pbar_c / hbar_c, 0 where hbar_c = 0; pbar the mean and hbar the normalised argmax histogram of p(A(u)) over
     the KEPT rows (both divide by the rows kept; N(r) is the same whatever they divide by); N sum-normalises. 0 when no
     row is kept. p_tilde and hist are those after the step's update. A class with hbar_c = 0 stays in the sum, with
-    log(1e-12): a constant, about -27.6 times its weight, and its r_c stays out of the denominator of N(r).
-    hist_c = 0 leaves p_tilde/hist without a value and raises (unless no row is kept). A given hbar replaces the
-    histogram of logits_s: it is used to hold hbar constant in finite differences.
+    log(1e-12): a constant, about -27.6 times its weight, and its r_c stays out of the denominator of N(r). hist_c = 0
+    leaves p_tilde/hist without a value. A given hbar replaces the histogram of logits_s: it is used to hold hbar
+    constant in finite differences.
     """
     p_s = softmax(logits_s)
     n, num_classes = p_s.shape
     kept = _kept_rows(mask, n)
-    p_tilde = _class_shares("p_tilde", p_tilde, num_classes)
-    hist = _class_shares("hist", hist, num_classes)
+    p_tilde = _array(p_tilde)
+    hist = _array(hist)
     if hbar is not None:
-        hbar = _class_shares("hbar", hbar, num_classes)
+        hbar = _array(hbar)
     if not kept:
         return 0.0
     if hbar is None:
@@ -362,14 +273,10 @@ def freematch_fair(logits_s, mask, p_tilde, hist, hbar=None):
     weight = np.zeros(num_classes)
     r = np.zeros(num_classes)
     for c in range(num_classes):
-        if not hist[c] > 0.0:
-            raise ValueError(f"hist of class {c} is zero: p_tilde / hist is not defined")
         weight[c] = p_tilde[c] / hist[c]
         if hbar[c] > 0.0:
             r[c] = pbar[c] / hbar[c]
     weight_total, r_total = sum(weight), sum(r)
-    if not (weight_total > 0.0 and r_total > 0.0):
-        raise ValueError("p_tilde / hist or r is zero in every class: it cannot be normalised")
     fair = 0.0
     for c in range(num_classes):
         fair += weight[c] / weight_total * math.log(r[c] / r_total + 1e-12)
@@ -382,7 +289,7 @@ def freematch_fair_grad(logits_s, mask, p_tilde, hist, eps=1e-5):
     "gradient through pbar only": hbar is the one at logits_s and stays there, as do p_tilde and hist; with hbar the
     classes of r = 0 stay constant too. Accurate to about 1e-9. Zero for the rows dropped.
     """
-    logits_s = _rows("logits_s", logits_s)
+    logits_s = _array(logits_s)
     p_s = softmax(logits_s)
     kept = _kept_rows(mask, p_s.shape[0])
     grad = np.zeros_like(logits_s)
@@ -409,11 +316,6 @@ def freematch_loss(logits_x, y, logits_w, logits_s, tau, p_tilde, hist, m, lambd
     """
     p_w = softmax(logits_w)
     n, num_classes = p_w.shape
-    if _rows("logits_s", logits_s).shape != p_w.shape:
-        raise ValueError(f"logits_w {p_w.shape} and logits_s differ in shape")
-    if _rows("logits_x", logits_x).shape[1] != num_classes:
-        raise ValueError("logits_x and logits_w differ in the number of classes")
-    max_tau = _share_of_one("max_tau", max_tau)
     tau, p_tilde, hist = freematch_update(tau, p_tilde, hist, p_w, m)
     mask = freematch_mask(min(tau, max_tau), p_tilde, p_w)
     sup = supervised_loss(logits_x, y)

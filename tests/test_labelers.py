@@ -16,11 +16,6 @@ def close(a, b, atol=1e-12):
     np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
 
-def raises(function, *args):
-    with pytest.raises(ValueError):
-        function(*args)
-
-
 CENTRES = np.array([[0., 0.], [1., 1.]])
 
 
@@ -30,7 +25,6 @@ def test_kd_soft_assignment_by_hand():
     #   z = (1,0): d = (1,1), s = (1/2, 1/2)  -> (1/2, 1/2)
     #   z = (2,1): d = (5,1), s = (1/6, 1/2)  -> (1/4, 3/4)
     close(ref.dec_soft_assignment([[0, 0], [1, 0], [2, 1]], CENTRES), [[3/4, 1/4], [1/2, 1/2], [1/4, 3/4]])
-    raises(ref.dec_soft_assignment, [[0., 0., 0.]], CENTRES)
 
 
 F = np.array([[0., 0.], [1., 0.]])
@@ -44,7 +38,6 @@ def test_kd_target_by_hand():
     #   row 1: (1/4 * 4/5, 1/4 * 4/3)   = (1/5, 1/3)   = (3, 5)/15  -> (3/8, 5/8)
     close(ref.dec_target(Q), P)
     close(ref.dec_target([[1., 0.], [0., 1.]]), np.eye(2))
-    raises(ref.dec_target, [[1., 0.], [1., 0.]])
 
 
 def test_kd_loss_by_hand():
@@ -53,7 +46,6 @@ def test_kd_loss_by_hand():
           (27/32 * math.log(9/8) + 5/32 * math.log(5/8) + 3/8 * math.log(3/4) + 5/8 * math.log(5/4)) / 2)
     close(ref.dec_loss(np.eye(2), Q), (math.log(4/3) + L2) / 2)
     close(ref.dec_loss(Q, Q), 0)
-    raises(ref.dec_loss, Q, np.eye(2))
 
 
 def numeric(W, features, centres, p, h=1e-6):
@@ -137,9 +129,6 @@ def test_kd_fit_by_hand():
     assert taken == 5 and history == [0., 0.]             # refreshes at 0, 2, 4
     _, _, _, taken, history = ref.dec_fit(F, CENTRES, 2, [[0]] * 2, lr=0., refresh=2)
     assert taken == 2 and history == []                   # none at step 2 = steps
-    raises(ref.dec_fit, F, CENTRES, 2, [[0]])
-    raises(ref.dec_fit, F, CENTRES, 1, [[2]])
-    raises(ref.dec_fit, F, CENTRES, 1, [[-1]])
 
 
 Z = [[1., 5.], [0., 2.], [9., 9.], [4., 0.]]
@@ -148,8 +137,6 @@ Z = [[1., 5.], [0., 2.], [9., 9.], [4., 0.]]
 def test_kd_centres_by_hand():
     # Centres: class 0 from rows 3 and 1: ((4,0) + (0,2))/2 = (2,1); class 1 from row 0.
     close(ref.labelled_centres(Z, [3, 0, 1], [0, 1, 0], 2), [[2, 1], [1, 5]])
-    raises(ref.labelled_centres, Z, [3, 1], [0, 0], 2)
-    raises(ref.labelled_centres, Z, [3, 3, 0], [0, 0, 1], 2)
 
 
 def test_kd_matching_by_hand():
@@ -161,7 +148,6 @@ def test_kd_matching_by_hand():
     assert ref.match_clusters([0, 1], [0, 0], 2).tolist() == [0, 1]
     assert ref.match_clusters([0], [1], 3).tolist() == [1, 0, 2]
     assert ref.match_clusters([2], [0], 3).tolist() == [1, 2, 0]
-    raises(ref.match_clusters, [0, 3], [0, 1], 3)
 
 
 PROBS = [[.8, .2], [.8, .2], [.1, .9], [.79, .21], [.3, .7]]
@@ -174,7 +160,6 @@ def test_kd_trusted_subset_by_hand():
     assert trusted.tolist() == [True, False, True, False, False]
     confident, trusted = ref.trusted_subset([[.5, .5], [.5, .5]], [0, 1], .5)
     assert confident.all() and trusted.tolist() == [True, False]
-    raises(ref.trusted_subset, PROBS, [0, 1, -1, 0, 0], .8)
 
 
 LOGITS = np.log([[1/2, 1/4, 1/4]] * 2)
@@ -214,8 +199,6 @@ def test_kd_inner_loss_by_hand():
     assert out["target"].tolist() == [0] and out["source"].tolist() == [1]
     out = ref.kd_inner_loss(X, Y, WEAK, STRONG, [-1] * 4, .95, 1)
     assert out["l_u"] == 0 and not out["mask"].any() and out["loss"] == out["l_s"]
-    raises(ref.kd_inner_loss, X, Y, WEAK, STRONG, [2, 0, 0, 0], .7, 2)
-    raises(ref.kd_inner_loss, X, Y, WEAK, STRONG, [-2, 0, 0, 0], .7, 2)
 
     # With T empty it is FixMatch.
     plain = ref.fixmatch(X, Y, WEAK, STRONG, .7, 2)

@@ -20,11 +20,6 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
-def raises(function, *args):
-    with pytest.raises(ValueError):
-        function(*args)
-
-
 # Alignment. Batch mean (1/2, 1/2), queue [(1/4, 3/4)]: prior (3/8, 5/8).
 #   (1/2, 1/2) -> (4/3, 4/5) = (20, 12)/15 -> (5/8, 3/8)
 #   (3/4, 1/4) -> (2, 2/5)                 -> (5/6, 1/6)
@@ -54,8 +49,6 @@ def test_simmatch_align_by_hand():
     close(aligned, P)
     # one row pushed alone becomes uniform: (a/a, b/b) -> (1/2, 1/2)
     close(ref.simmatch_align([[.9, .1]], [], 32)[0], [[1/2, 1/2]])
-    raises(ref.simmatch_align, P, [[.5, .5]] * 3, 2)
-    raises(ref.simmatch_align, [[1., 0.]], [], 2)
 
 
 # Similarities with UNIT rows and t = 1: bank = identity, z = (s + ln 2, s, s) gives q = (2, 1, 1)/4 for any s;
@@ -84,7 +77,6 @@ def test_simmatch_targets_by_hand():
     close(found["p_hat"][0], [31/48, 17/48])
     # a class with no row in the bank: q_agg = 0 there
     close(ref.simmatch_targets(ALIGNED, Z, BANK, [1, 1, 1], 1.0, .5)["q_agg"], [[0, 1]] * 3)
-    raises(ref.simmatch_targets, ALIGNED, Z, BANK, [0, 1, 2], 1.0, .5)
 
 
 # Loss. p_s = (1/2,1/2), (1/4,3/4), (1/2,1/2); tau .6: max p_hat .6875, .667, .554 -> mask 1, 1, 0.
@@ -161,8 +153,6 @@ def test_simmatch_writes_by_hand():
     rng = np.random.default_rng(0)
     block = ref.simmatch_write_legacy(rng.normal(size=(64, 128)), np.arange(64), rng.normal(size=(64, 128)))
     close((block * block).sum() / 64, 128 / 64)
-    raises(ref.simmatch_write, B3, np.array([True] * 3), np.array([0, 3, 0]), Z3)
-    raises(ref.simmatch_write, B3, np.array([True] * 3), np.array([0, -1, 0]), Z3)
 
 
 # The method against the references, in double precision.
