@@ -63,11 +63,11 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("side", [3, 8, 32, 33, 96])
+@pytest.mark.parametrize("side", [3, 33])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", A.OPS)
 def test_op_equals_pillow_bit_for_bit(name, channels, side):
-    n = 36 if side == 96 else 120
+    n = 120
     x = pictures(n, channels, side)
     low, high, special = VALUES.get(name, (0, 1, []))
     value = low + (high - low) * torch.rand(n, generator=seeded(1))
