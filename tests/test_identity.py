@@ -1,9 +1,11 @@
 """What names a run: the code that decides its result, and nothing else."""
 import ast
+import importlib
 import json
 import shutil
-import subprocess
 import sys
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,37 +62,62 @@ def test_every_module_that_training_imports_is_in_the_name():
     assert {"methods/ops", "records", "data/pillow_ops", "labelers/quality"} <= counted
 
 
-def code_in(package: Path, method: str) -> dict:
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the package."""
+    return shutil.copytree(PACKAGE, tmp_path / "sslkit", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@contextmanager
+def imported_anew(package: Path, monkeypatch):
+    """The module `sslkit` of a copy of the package, as a new process has it; afterwards the other one is back."""
+    def ours():
+        return {name for name in sys.modules if name.split(".")[0] == "sslkit"}
+
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(package.parent)
+        patch.setattr(sys, "dont_write_bytecode", True)
+        kept = {name: sys.modules.pop(name) for name in ours()}
+        try:
+            module = importlib.import_module("sslkit")
+            assert Path(module.__file__).parent == package
+            yield module
+        finally:
+            for name in ours():
+                del sys.modules[name]
+            sys.modules.update(kept)
+
+
+def code_in(package: Path, name: str, monkeypatch) -> dict:
     """code_of() of a method in a copy of the package."""
-    words = ("import json, sys; sys.path.insert(0, sys.argv[1]); from sslkit import methods; from sslkit.training import code_of; "
-             "print(json.dumps(code_of(methods.method_class(sys.argv[2])())))")
-    done = subprocess.run([sys.executable, "-c", words, str(package), method], capture_output=True, text=True, cwd=package)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    with imported_anew(package, monkeypatch) as module:
+        training = importlib.import_module("sslkit.training")
+        return training.code_of(module.methods.method_class(name)())
 
 
-def test_a_new_method_leaves_other_runs_alone_and_a_change_of_the_core_does_not(tmp_path):
-    shutil.copytree(PACKAGE, tmp_path / "sslkit", ignore=shutil.ignore_patterns("__pycache__"))
-    methods = tmp_path / "sslkit" / "methods"
-    before = {name: code_in(tmp_path, name) for name in ("fixmatch", "mixmatch")}
+def test_a_new_method_leaves_other_runs_alone_and_a_change_of_the_core_does_not(copied, monkeypatch):
+    methods, code = copied / "methods", partial(code_in, copied, monkeypatch=monkeypatch)
+    before = {name: code(name) for name in ("fixmatch", "mixmatch")}
     (methods / "mine.py").write_text("from sslkit.methods.fixmatch import FixMatch\n\n\nclass Mine(FixMatch):\n    pass\n")
     (methods / "mixmatch.py").write_text((methods / "mixmatch.py").read_text() + "# another\n")
-    assert code_in(tmp_path, "fixmatch") == before["fixmatch"]
-    changed = code_in(tmp_path, "mixmatch")
+    assert code("fixmatch") == before["fixmatch"]
+    changed = code("mixmatch")
     assert changed["method"] != before["mixmatch"]["method"] and changed["core"] == before["mixmatch"]["core"]
     (methods / "ops.py").write_text((methods / "ops.py").read_text() + "# another\n")
-    assert code_in(tmp_path, "fixmatch")["core"] != before["fixmatch"]["core"]
+    assert code("fixmatch")["core"] != before["fixmatch"]["core"]
 
 
-def test_the_code_is_that_of_the_import_not_of_the_file_now(tmp_path):
+def test_the_code_is_that_of_the_import_not_of_the_file_now(copied, monkeypatch):
     """A kernel that imported the package before an edit does not record its runs under the edited code."""
-    shutil.copytree(PACKAGE, tmp_path / "sslkit", ignore=shutil.ignore_patterns("__pycache__"))
-    words = ("import sys; sys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\nfrom sslkit.methods import FixMatch\n"
-             "from sslkit.training import code_of\nbefore = code_of(FixMatch())\nfor part in ('methods/fixmatch', 'training/loop'):\n"
-             "    path = Path(sys.argv[1]) / 'sslkit' / f'{part}.py'\n    path.write_text(path.read_text() + '# edited')\n"
-             "assert code_of(FixMatch()) == before")
-    done = subprocess.run([sys.executable, "-c", words, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    with imported_anew(copied, monkeypatch) as module:
+        training = importlib.import_module("sslkit.training")
+        before = training.code_of(module.FixMatch())
+        for part in ("methods/fixmatch", "training/loop"):
+            path = copied / f"{part}.py"
+            path.write_text(path.read_text() + "# edited")
+        assert training.code_of(module.FixMatch()) == before
+    after = code_in(copied, "fixmatch", monkeypatch)
+    assert after["core"] != before["core"] and after["method"] != before["method"], "the next one does"
 
 
 def test_a_stage_that_the_store_has_is_not_trained_again(digits, runs, monkeypatch):
