@@ -1,5 +1,6 @@
 """A store of its own for every test session, so that no test finds a run that somebody trained before; kernels and workers inherit it.
 $SSLKIT_TEST_STORE names one that is kept, for the sessions of one check."""
+import multiprocessing
 import os
 import re
 import shutil
@@ -41,6 +42,15 @@ def pytest_xdist_make_scheduler(config, log):
 def digits():
     """Digits with 20 labels, seed 0."""
     return split(load("digits"), 20, 0)
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Begins processes in a tenth of a fresh interpreter's time: it has imported torch and not yet used it. Their environment is that
+    of the first test that asks for it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "sslkit.training", "sslkit.methods", "sslkit.lessons", "sklearn.datasets"])
+    return context
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import errno
 import json
 import os
 import resource
-import subprocess
-import sys
+import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -293,26 +293,29 @@ def test_a_link_upwards_is_not_followed(base):
     assert len(read_folder(base, size=8).y) == 5
 
 
-READ = """
-import sys
-from sslkit.data.folder import read_folder
-try:
-    print(read_folder(sys.argv[1], size=8, skip_bad_images=len(sys.argv) > 2).info["skipped_files"])
-except ValueError as error:
-    print(error)
-"""
-
-
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe"])
 def test_a_pipe_is_named_or_skipped_and_never_waited_for(base, kind):
     bad = base / "train/ant/pipe.png"
-    os.mkfifo(bad if kind == "pipe" else base / "pipe")
+    pipe = bad if kind == "pipe" else base / "pipe"
+    os.mkfifo(pipe)
     if kind != "pipe":
-        bad.symlink_to(base / "pipe")
-    refused, skipped = (subprocess.run([sys.executable, "-c", READ, str(base), *skip], capture_output=True, text=True,
-                                       timeout=20).stdout for skip in ([], ["skip"]))
-    assert f"{bad} cannot be read as an image (it is not a regular file); repair or remove it" in refused
-    assert skipped == f"{[str(bad)]}\n"
+        bad.symlink_to(pipe)
+
+    def write():                                           # lets whoever waits go on: else a failure would last for ever
+        while not done.wait(20):
+            waited.append(bad)
+            os.close(os.open(pipe, os.O_RDWR))
+
+    done, waited = threading.Event(), []
+    threading.Thread(target=write, daemon=True).start()
+    try:
+        with pytest.raises(InputError) as refused:
+            read_folder(base, size=8)
+        assert read_folder(base, size=8, skip_bad_images=True).info["skipped_files"] == [str(bad)]
+    finally:
+        done.set()
+    assert f"{bad} cannot be read as an image (it is not a regular file); repair or remove it" in str(refused.value)
+    assert not waited
 
 
 def test_a_link_to_an_image_is_an_image(base, tmp_path):
@@ -398,8 +401,9 @@ def test_a_relative_path_is_the_same_folder(base, monkeypatch):
     assert counter.calls == []
 
 
-@pytest.mark.parametrize("name", ["images.npy", "y.npy", "test_images.npy", "test_y.npy", "meta.json"])
-@pytest.mark.parametrize("damage", ["shorter", "empty", "garbage", "gone", "other shape"])
+@pytest.mark.parametrize("name, damage", [
+    ("images.npy", "shorter"), ("y.npy", "other shape"), ("test_images.npy", "garbage"), ("test_y.npy", "gone"), ("meta.json", "empty"),
+    ("meta.json", "other shape"), ("y.npy", "empty")])
 def test_a_damaged_cache_is_made_anew(base, cache, name, damage):
     arrays = read_folder(base, size=8)
     file = next(cache.iterdir()) / name
@@ -452,27 +456,27 @@ def test_what_a_killed_process_left_is_removed_after_an_hour(base, cache):
     assert not old.exists() and new.exists() and foreign.exists()
 
 
-HAMMER = """
-import os, sys
-from sslkit.data.folder import read_folder
-base, want, go = sys.argv[1:]
-while not os.path.exists(go): pass
-for k in range(40):
-    if k % 3 == 0: os.utime(base + "/train/ant/0.png")     # everybody's cache is stale now
-    arrays = read_folder(base, size=16)
-    assert arrays.digest == want and arrays.images.shape == (5, 3, 16, 16) and int(arrays.images[0, 1].min()) == 255
-"""
+def hammer(base, cache, want, go):
+    """What each of three processes does."""
+    warnings.simplefilter("error")
+    os.environ["SSLKIT_CACHE"] = str(cache.parent)
+    go.wait()
+    for k in range(40):
+        if k % 3 == 0:
+            os.utime(base / "train/ant/0.png")             # everybody's cache is stale now
+        arrays = read_folder(base, size=16)
+        assert arrays.digest == want and arrays.images.shape == (5, 3, 16, 16) and int(arrays.images[0, 1].min()) == 255
 
 
 @pytest.mark.filterwarnings("error")
-def test_processes_at_once_do_not_disturb_each_other(base, cache, tmp_path):
+def test_processes_at_once_do_not_disturb_each_other(server, base, cache):
     want = read_folder(base, size=16).digest
-    command = [sys.executable, "-W", "error", "-c", HAMMER, str(base), want, str(tmp_path / "go")]
-    running = [subprocess.Popen(command, cwd=Path(folder.__file__).parents[1], stderr=subprocess.PIPE, text=True)
-               for _ in range(3)]
-    (tmp_path / "go").touch()
+    go = server.Barrier(3)
+    running = [server.Process(target=hammer, args=(base, cache, want, go), daemon=True) for _ in range(3)]
     for process in running:
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
+        process.start()
+    for process in running:
+        process.join(60)
+        assert process.exitcode == 0, "what it says is among the captured output"
     assert not list(cache.glob("*-tmp-*"))
     assert read_folder(base, size=16).digest == want and len(list(cache.iterdir())) == 1

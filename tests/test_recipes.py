@@ -1,8 +1,6 @@
 """Recipes: the stages' folders, what a stopped recipe does not do again, and what is refused."""
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,6 +11,7 @@ from sslkit.data.sources import load
 from sslkit.data.split import split
 from sslkit.errors import InputError
 from sslkit.labelers.hdl import hdl
+from sslkit.training import run as run_room
 from sslkit.training.config import Config, Machine
 from sslkit.training.loop import predict
 from sslkit.training.recipes import hdl_on, kd_fixmatch
@@ -107,22 +106,21 @@ def test_a_stopped_recipe_goes_on_to_the_bit_and_does_no_stage_twice(stage, whol
     assert {k: run.result[k] for k in same} == {k: whole.result[k] for k in same}
 
 
-def test_a_killed_process_goes_on_where_it_was(whole, digits, tmp_path):
-    code = f"""
-from sslkit import Config, Machine, load, split
-from sslkit.training.recipes import hdl_on, kd_fixmatch
-import sslkit.training.run
-sslkit.training.run.CHECKPOINT_SECONDS = 0
-kd_fixmatch(split(load("digits"), 20, 0), Config(steps=80, eval_every=20, batch_size=16, mu=2), Machine(device="cpu", threads=1),
-            out={str(tmp_path / "run")!r}, tau_select=0.5, clustering="kmeans")
-"""
-    process = subprocess.Popen([sys.executable, "-c", code])
+def child(out):
+    """What the process does that is killed."""
+    run_room.CHECKPOINT_SECONDS = 0
+    kd_fixmatch(split(load("digits"), 20, 0), SHORT, CPU, out=out, **LOW)
+
+
+def test_a_killed_process_goes_on_where_it_was(server, whole, digits, tmp_path):
+    process = server.Process(target=child, args=(tmp_path / "run",), daemon=True)
+    process.start()
     metrics, end = tmp_path / "run" / "inner" / "metrics.jsonl", time.monotonic() + 120
     while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
-        assert process.poll() is None and time.monotonic() < end
+        assert process.is_alive() and time.monotonic() < end
         time.sleep(0.005)
     process.kill()
-    process.wait()
+    process.join()
     run = kd_fixmatch(digits, SHORT, CPU, out=tmp_path / "run", **LOW)
     assert figures(Run(run.path / "inner")) == figures(Run(whole.path / "inner"))
 

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +34,8 @@ SHORT = Config(steps=22, batch_size=8, mu=2, eval_every=5)       # evaluations a
 CPU = Machine(device="cpu", threads=1)
 KINDS = {"supervised": Supervised, "fixmatch": FixMatch, "simmatch": SimMatch}
 each = pytest.mark.parametrize("kind", list(KINDS))
+# SimMatch has all that a run can have: buffers, a bank, networks with heads
+stopped = pytest.mark.parametrize("kind", ["simmatch", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("supervised", "fixmatch"))])
 
 
 def strict(text):
@@ -109,15 +112,12 @@ def halt(out, kind="fixmatch", at=10, config=SHORT):
     return Run(out)
 
 
-def child(pipe, out, kind, wait_at, save_always, every_step):
+def child(pipe, out, kind, wait_at, save_always):
     """What a child process does: train, and at each step of `wait_at` say so and wait for a word."""
     torch.set_num_threads(1)
     signal.alarm(120)                              # whatever happens to the test, do not stay
     if save_always:
         room.CHECKPOINT_SECONDS = -1
-    if every_step:                                 # a clock that runs a second a look: every step gets its Snapshot
-        clock = iter(range(10**9))
-        train.time = type("Clock", (), {"monotonic": staticmethod(lambda: next(clock) * 2)})
 
     def live(snap):
         if snap.step in wait_at:
@@ -132,14 +132,13 @@ def child(pipe, out, kind, wait_at, save_always, every_step):
 
 
 @pytest.fixture
-def start():
-    """start(out, ...) -> process, pipe. The processes come from a server that has imported torch and not yet used it."""
-    server, running = multiprocessing.get_context("forkserver"), []
-    server.set_forkserver_preload(["torch", "sslkit.training", "sslkit.methods", "sklearn.datasets"])
+def start(server):
+    """start(out, ...) -> process, pipe."""
+    running = []
 
-    def begin(out, kind="fixmatch", wait_at=(10,), save_always=False, every_step=False):
+    def begin(out, kind="fixmatch", wait_at=(10,), save_always=False):
         ours, theirs = multiprocessing.Pipe()
-        process = server.Process(target=child, args=(theirs, out, kind, wait_at, save_always, every_step))
+        process = server.Process(target=child, args=(theirs, out, kind, wait_at, save_always))
         process.start()
         theirs.close()
         running.append(process)
@@ -239,7 +238,7 @@ def test_the_store_finds_a_run_by_what_decides_its_result(runs, digits):
 
 # ---- stopped and gone on with
 
-@each
+@stopped
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_stopped_process_goes_on_to_the_bit(start, whole, tmp_path, digits, kind, number):
     process, pipe = start(tmp_path / "run", kind)
@@ -255,23 +254,28 @@ def test_a_stopped_process_goes_on_to_the_bit(start, whole, tmp_path, digits, ki
     equal(run, whole[kind])
 
 
-def test_a_process_stopped_between_evaluations_goes_on_to_the_bit(start, whole, tmp_path, digits):
-    process, pipe = start(tmp_path / "run", wait_at=(13,), every_step=True)
-    assert hear(pipe) == 13
-    os.kill(process.pid, signal.SIGINT)
-    pipe.send("go on")
-    assert "step 13 of 22" in hear(pipe)
-    run = Run(tmp_path / "run")
-    assert [m["step"] for m in run.metrics] == [5, 10]
+@pytest.fixture
+def every_step(monkeypatch):
+    """A clock that runs two seconds a look: every step gets its Snapshot."""
+    clock = iter(range(0, 10**9, 2))
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+
+def test_a_run_stopped_between_evaluations_goes_on_to_the_bit(every_step, whole, tmp_path, digits):
+    run = halt(tmp_path / "run", at=13)
+    assert [m["step"] for m in run.metrics] == [5, 10] and run.checkpoint()["step"] == 13
     equal(fit(FixMatch(), digits, SHORT, CPU, out=run.path), whole["fixmatch"])
 
 
-@each
-def test_a_killed_process_goes_on_from_its_checkpoint_to_the_bit(start, whole, tmp_path, digits, kind):
-    """Killed at 15: line 15 is written, the checkpoint is of 10. Killed again before the end, then left alone."""
+@stopped
+def test_a_killed_process_lets_go_and_is_gone_on_from_its_checkpoint_to_the_bit(start, whole, tmp_path, digits, kind):
+    """Killed at 15: line 15 is written, the checkpoint is of 10. Killed again before the end, then left alone. While a process trains,
+    no other may; a killed one lets go."""
     for step in (15, 22):
         process, pipe = start(tmp_path / "run", kind, wait_at=(step,), save_always=True)
         assert hear(pipe) == step
+        with refused(tmp_path / "run", "another process is training in", str(tmp_path / "run")):
+            fit(KINDS[kind](), digits, SHORT, CPU, out=tmp_path / "run")
         process.kill()
         process.join()
         run = Run(tmp_path / "run")
@@ -292,12 +296,15 @@ def test_a_process_killed_before_its_first_checkpoint_begins_anew(start, whole, 
     equal(fit(FixMatch(), digits, SHORT, CPU, out=run.path), whole["fixmatch"])
 
 
-def test_checkpoints_come_between_evaluations_too(start, tmp_path):
-    process, pipe = start(tmp_path / "run", wait_at=(13,), save_always=True, every_step=True)
-    hear(pipe)
-    process.kill()
-    process.join()
-    assert Run(tmp_path / "run").checkpoint()["step"] == 12
+def test_checkpoints_come_between_evaluations_too(every_step, tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(room, "CHECKPOINT_SECONDS", -1)
+    there = {}
+
+    def live(snap):
+        there[snap.step] = Run(tmp_path / "run").checkpoint()["step"] if snap.step > 1 else 0
+
+    fit(FixMatch(), digits, replace(SHORT, steps=5), CPU, out=tmp_path / "run", live=live)
+    assert there == {step: step - 1 for step in range(1, 6)}
 
 
 def test_stopped_at_the_last_moments(whole, tmp_path, digits, monkeypatch):
@@ -342,18 +349,6 @@ def test_the_handlers_of_signals_are_given_back(tmp_path):
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     halt(tmp_path / "run", "supervised")
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-# ---- one process at a time
-
-def test_a_second_process_is_refused_and_a_killed_one_lets_go(start, whole, tmp_path, digits):
-    process, pipe = start(tmp_path / "run", save_always=True)
-    hear(pipe)
-    with refused(tmp_path / "run", "another process is training in", str(tmp_path / "run")):
-        fit(FixMatch(), digits, SHORT, CPU, out=tmp_path / "run")
-    process.kill()
-    process.join()
-    equal(fit(FixMatch(), digits, SHORT, CPU, out=tmp_path / "run"), whole["fixmatch"])
 
 
 # ---- another run's folder, and damaged files
