@@ -1,4 +1,6 @@
 """The tables that lessons keep: what they measure is what the runs measured, and nothing is trained twice."""
+import inspect
+
 import pytest
 import torch
 
@@ -14,18 +16,18 @@ from sslkit.training.run import fit
 
 
 def test_early_labels_are_those_that_the_run_itself_saw(runs, digits):
-    config = Config(steps=120, eval_every=20, batch_size=8, mu=2)
+    config = Config(steps=60, eval_every=10, batch_size=8, mu=2)
     run = fit(FixMatch(), digits, config)
-    confidence, right = studies.early(digits, config, 60)
+    confidence, right = studies.early(digits, config, 30)
     kept, first = confidence >= 0.95, run.metrics[:3]
-    assert len(confidence) == 60 * 16
+    assert len(confidence) == 30 * 16
     assert kept.float().mean().item() == pytest.approx(sum(m["mask_rate"] for m in first) / 3, abs=1e-6)
     assert right.float().mean().item() == pytest.approx(sum(m["pseudo_label_acc_all"] for m in first) / 3, abs=1e-6)
 
 
 def test_a_weak_outer_network_is_the_teacher_at_that_step(runs, digits):
-    config = Config(steps=60, eval_every=20, batch_size=8, mu=2)
-    p, features = studies.weak_outer(digits, config, 60)
+    config = Config(steps=30, eval_every=10, batch_size=8, mu=2)
+    p, features = studies.weak_outer(digits, config, 30)
     expected = predict(fit(FixMatch(), digits, config).network(), digits.images, digits)
     assert torch.allclose(p, expected[0], atol=1e-5) and torch.allclose(features, expected[1], atol=1e-4)
 
@@ -43,16 +45,31 @@ def test_as_many_rows_by_confidence():
     assert studies.top(confidence, right, 0.25) == 1 and studies.top(confidence, right, 1) == 0.5
 
 
-@pytest.mark.parametrize("study", studies.KD_FIXMATCH)
-def test_a_study_is_a_table_and_trains_nothing_twice(study, runs, capsys):
-    rows = studies.KD_FIXMATCH[study](20, [3], 12)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A store for all studies: they have runs in common."""
+    return str(tmp_path_factory.mktemp("studies"))
+
+
+@pytest.mark.parametrize("study, grid, count", [("methods", {}, 1), ("noise", {"rates": (0, 0.4)}, 2), ("labels", {}, 4),
+                                                ("thresholds", {"selects": (0.8, 0.95), "taus": (0.8, 0.95)}, 4)])
+def test_a_study_is_a_table_and_trains_nothing_twice(study, grid, count, shared, monkeypatch, capsys):
+    monkeypatch.setenv("SSLKIT_RUNS", shared)
+    rows = studies.KD_FIXMATCH[study](20, [3], 12, **grid)
     assert len({tuple(row) for row in rows}) == 1 and all(row["seed"] == 3 and row["steps"] == 12 for row in rows)
-    assert len(rows) == {"methods": 1, "noise": 4, "thresholds": 12, "labels": 4}[study]
+    assert len(rows) == count
     accuracies = [v for row in rows for k, v in row.items() if k in ("fixmatch", "kd_dec", "ce", "sce", "test_acc")]
     assert accuracies and all(0 <= v <= 1 for v in accuracies)
     capsys.readouterr()
-    again = studies.KD_FIXMATCH[study](20, [3], 12)
+    again = studies.KD_FIXMATCH[study](20, [3], 12, **grid)
     assert str(again) == str(rows) and " 0 trained" in capsys.readouterr().out        # str: NaN where nothing was kept
+
+
+def test_every_study_is_tested_and_has_its_whole_grid():
+    assert list(studies.KD_FIXMATCH) == ["methods", "noise", "thresholds", "labels"]
+    defaults = {name: [len(p.default) for p in inspect.signature(study).parameters.values() if p.default is not p.empty]
+                for name, study in studies.KD_FIXMATCH.items()}
+    assert defaults == {"methods": [], "noise": [4], "thresholds": [4, 3], "labels": []}
 
 
 def test_the_order_of_hdl_is_by_round_then_by_similarity():
