@@ -91,11 +91,13 @@ def test_imagenets_weights_get_images_as_imagenets_are(digits, monkeypatch, tmp_
 
     from sslkit.data import augment
     from sslkit.methods import Supervised
+    from sslkit.networks import backbones
     from sslkit.training.loop import predict
     from sslkit.training.run import fit
 
     plain = torchvision.models.get_model
-    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights=None, **options: plain(name, weights=None, **options))
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights=None: plain("resnet18", num_classes=1))    # smaller
+    monkeypatch.setitem(backbones.TORCHVISION, "resnet50", ("fc", 512, {}))
     config = Config(steps=1, batch_size=16, lr=1e-3, network="resnet50", weights="imagenet", precision="fp32")
     small = replace(digits, test_images=digits.test_images[:8], test_y=digits.test_y[:8])
     run = fit(Supervised(), small, config, out=tmp_path / "run")
