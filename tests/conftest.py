@@ -34,6 +34,10 @@ class ByLesson(LoadScopeScheduling):
         return lesson[1] if lesson else nodeid.split("::")[0]
 
 
+def pytest_xdist_auto_num_workers(config):
+    return (os.cpu_count() or 1) + 1                # -n auto: some tests wait for others, or for processes
+
+
 def pytest_xdist_make_scheduler(config, log):
     return ByLesson(config, log)
 

@@ -150,7 +150,7 @@ def test_a_killed_process_costs_a_retry(program, tmp_path, undisturbed):
 
 def test_a_killed_batch_goes_on(program, tmp_path, monkeypatch):
     """Once, with one run; marked slow: twenty times with more."""
-    long = spec("fixmatch", 400)
+    long = spec("fixmatch", 200)
     monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path / "undisturbed"))
     fit(long.make(), long.load(), long.train)
     store = tmp_path / "store"

@@ -19,7 +19,7 @@ from IPython import get_ipython
 from IPython.display import DisplayHandle, display
 
 import sslkit
-from sslkit.batch import at_work, lease_of
+from sslkit.batch import lease_of
 from sslkit.data import SSLData
 from sslkit.errors import Busy, choose, require
 from sslkit.files import Lease, write_file, write_json
@@ -167,6 +167,8 @@ def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
 def watch(pause: float = 2.0, idle: float = 20.0) -> None:
     """What is running in the store, redrawn in place every `pause` seconds until nothing has run for `idle` seconds.
     Interrupting the kernel ends it too."""
+    from sslkit.batch import at_work  # only here: it reads notebooks, whose package takes a second to import
+
     handle, busy = None, time.monotonic()
     with suppress(KeyboardInterrupt):
         while True:
