@@ -74,7 +74,7 @@ def test_a_lesson_is_committed_with_outputs_and_without_a_trace_of_a_machine(pat
 def test_watching_a_store_ends_when_nothing_has_run_for_a_while(runs, monkeypatch):
     idle = ["0 running"]
     looks, shown = [["1 running", "x"], idle, ["1 running", "y"], idle, idle, idle, ["never"]], []
-    monkeypatch.setattr(notebook, "at_work", lambda folder: looks.pop(0))
+    monkeypatch.setattr("sslkit.batch.watch.at_work", lambda folder: looks.pop(0))
     monkeypatch.setattr(notebook, "display", lambda picture, raw, display_id: shown.append(picture) or Handle())
 
     class Handle:
