@@ -8,9 +8,9 @@ import errno
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,12 @@ import papermill
 import zmq
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbformat import NotebookNode
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from papermill.execute import remove_error_markers
+from papermill.execute import raise_for_execution_errors, remove_error_markers
 from traitlets import default
 
-from sslkit.batch.notebook_file import executed, failure, job_name, read, typed
+from sslkit.batch.notebook_file import code_cells, executed, failure, how_far, job_name, read, typed
 from sslkit.batch.process import as_job
 from sslkit.errors import require
 from sslkit.files import cannot_write, store, terminable, write_file, write_json
@@ -50,67 +47,27 @@ class Kernel(AsyncKernelManager):
         return "auto" if zmq.has("curve") else "disabled"           # otherwise each kernel warns on the terminal
 
 
-class Client(PapermillNotebookClient):
-    """papermill's client. A dead kernel and a timeout are errors of their cell here, which papermill shows."""
-
-    def execute(self, **start) -> NotebookNode:
-        # papermill's own execute() asks the kernel for its language at the end: a dead or busy one never answers
-        self.reset_execution_trackers()
-        with self.setup_kernel(**start):
-            self.papermill_execute_cells()
-            self.set_widgets_metadata()
-        return self.nb
-
-    def execute_cell(self, cell: NotebookNode, cell_index: int, **options) -> NotebookNode:
-        try:
-            return super().execute_cell(cell, cell_index, **options)
-        except (DeadKernelError, CellTimeoutError) as error:
-            name, value = "DeadKernelError", "the kernel died; perhaps the memory ran out"
-            if isinstance(error, CellTimeoutError):
-                name, value = "TimeoutError", f"the cell took longer than {self.timeout:g} s"
-            red = f"\x1b[31m{name}\x1b[0m: {value}"
-            cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=value, traceback=[red]))
-            raise CellExecutionError("", name, value) from error
-
-
-class Engine(NBClientEngine):
-    """papermill's engine with our client and kernel."""
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, folder, timeout, env, **_):
-        client = Client(nb_man, kernel_name=kernel_name, kernel_manager_class=Kernel, timeout=timeout,
-                        startup_timeout=60, iopub_timeout=60, log=logging.getLogger("papermill"))
-        with tempfile.TemporaryFile("w+", errors="replace") as log:     # what the kernel itself says
-            try:
-                return client.execute(cwd=str(folder), env=env, stderr=log)
-            except RuntimeError as error:                               # the kernel did not start
-                log.seek(0)
-                raise RuntimeError(f"{error}\n{log.read()[-1000:]}") from error
-
-
-papermill_engines.register("sslkit", Engine)
-
-
 def execute(path: Path, target: Path, parameters: Mapping[str, Any], timeout_s: float) -> str:
     """Execute the notebook at `path`, saved as `target`; returns why it failed, empty if it was completed.
 
     timeout_s: for one cell. Raises InputError where the disk is full, KeyboardInterrupt on SIGINT and SIGTERM.
     """
-    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    env = {**os.environ, "PATH": places, "SSLKIT_RUNS": str(store().absolute()), "SSLKIT_HEADLESS": "1",
-           "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     # papermill fills parameters into paths
     source, result = (str(path).replace("{", "{{").replace("}", "}}") for path in (path, target))
     logging.getLogger("papermill").setLevel(logging.CRITICAL)           # the notebook and our lines say it all
-    reason = ""
+    reason, ended = "", ()
     try:
         target.unlink(missing_ok=True)
         with terminable():
-            papermill.execute_notebook(source, result, parameters, engine_name="sslkit", kernel_name="python3",
-                                       language="python", progress_bar=False, folder=path.parent, timeout=timeout_s,
-                                       env=env)
+            papermill.execute_notebook(source, result, parameters, kernel_name="python3", language="python",
+                                       progress_bar=False, cwd=path.parent, execution_timeout=timeout_s,
+                                       kernel_manager_class=Kernel, iopub_timeout=60)
     except PapermillExecutionError:
         pass                                            # it is in the notebook
+    except DeadKernelError:
+        ended = "DeadKernelError", "the kernel died; perhaps the memory ran out"
+    except CellTimeoutError:
+        ended = "TimeoutError", f"the cell took longer than {timeout_s:g} s"
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise cannot_write(target, error) from error
@@ -118,6 +75,14 @@ def execute(path: Path, target: Path, parameters: Mapping[str, Any], timeout_s: 
     nb = executed(target)
     if nb is None:
         return reason or "it was not executed"
+    if ended:
+        name, value = ended
+        cell = code_cells(nb)[how_far(nb)[0] - 1]
+        cell.outputs = [output for output in cell.outputs if output.output_type != "error"]        # of the interruption
+        cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=value, traceback=[f"{name}: {value}"]))
+        cell.metadata.papermill.update(exception=True, status="failed")
+        with suppress(PapermillExecutionError):
+            raise_for_execution_errors(nb, str(target))                 # marks the cell, as for any other error
     if why := failure(nb):
         return why
     cells = len(nb.cells)
@@ -145,6 +110,9 @@ def execute_main(argv: list[str]) -> int:
     except OSError as error:
         raise cannot_write(out, error) from error
     parameters = {name: value for name, (value,) in given.items()}
+    os.environ |= {"SSLKIT_RUNS": str(store().absolute()), "SSLKIT_HEADLESS": "1",
+                   "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+                   "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))}
     with as_job(store(), job_name(lesson, parameters), out):
         error = execute(lesson.path, out / "notebook.ipynb", parameters, values.timeout)
         if not error:

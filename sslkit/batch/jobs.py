@@ -17,6 +17,7 @@ from sslkit.training import DataSpec, Machine, RunSpec, has_result
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib", "ipywidgets")
 
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """A command line. It has done its work when there is a result.json in `path`; its exit code: see process.STATES."""

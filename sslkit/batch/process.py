@@ -105,8 +105,3 @@ def outcome(code: int, first: bytes, log: str) -> dict:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         error = f"its process {how}" + f": {error}" * bool(error)
     return {"state": state, "run": run, "error": error, "log": log}
-
-
-def dask_setup(worker) -> None:
-    """dask preload hook: ignore Ctrl-C in workers; the batch stops them itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
