@@ -191,18 +191,13 @@ def reproduce(argv: list[str]) -> int:
                                                                "committing")
     values = parser.parse(argv)
     require(values.timeout > 0, f"timeout is {values.timeout:g}, it must be above 0 seconds")
-    tables = None
-    if batch.tables_among(values.lessons):
-        tables = batch.Fill(values.scale or "quick", 3 if values.seeds is None else values.seeds)
-    else:
-        for flag in ("scale", "seeds"):
-            require(getattr(values, flag) is None, f"--{flag} is for tables: sslkit reproduce tables --{flag} ...")
     parameters: dict[str, list[str]] = {}
     for name, value in values.parameter:
         parameters.setdefault(name, []).append(value)
-    good = batch.reproduce(values.lessons, out=values.out, parameters=parameters, again=values.again,
-                           refresh=values.refresh, timeout_s=values.timeout, tables=tables, scheduler=values.scheduler,
-                           workers=values.workers, command=shlex.join(["sslkit", "reproduce", *argv]))
+    good = batch.reproduce(values.lessons, scale=values.scale, seeds=values.seeds, out=values.out,
+                           parameters=parameters, again=values.again, refresh=values.refresh, timeout_s=values.timeout,
+                           scheduler=values.scheduler, workers=values.workers,
+                           command=shlex.join(["sslkit", "reproduce", *argv]))
     return 0 if good else 1
 
 

@@ -305,8 +305,8 @@ def test_a_lesson_without_code_and_an_executed_notebook_that_is_cut_off(project,
     (tmp_path / "x" / "notebook.ipynb").write_text(path.read_text()[:100])
     one = lesson.read(path)
     one.state, one.error = "failed", "its process was killed by SIGKILL"
-    here = batch.Report(tmp_path / "out", [one], "sslkit reproduce")
-    here.collect(one, tmp_path / "x")
+    here = batch.Report(tmp_path / "out", [one], "sslkit reproduce", folders={"00_text": tmp_path / "x"})
+    here.collect(one)
     here.show()
     assert one.status == "failed before its first cell: its process was killed by SIGKILL" and not one.exported
     assert "00_text.html" not in (tmp_path / "out" / "index.html").read_text(), "no link that leads nowhere"

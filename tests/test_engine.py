@@ -398,9 +398,9 @@ def test_the_overview_tells_what_runs(tmp_path):
     (run / "metrics.jsonl").write_text('{"step": 20, "test_acc": 0.5}\n{"step": 40, "test_acc": 0.75}\n')
     (run / "config.json").write_text('{"train": {"steps": 60}}')
     going = doing(state="running", path=tmp_path / "run")
-    head, line = engine.overview(engine.Batch([going, doing(state="done"), doing(state="failed")]), tmp_path)
+    head, line = engine.overview(engine.Batch([going, doing(state="done"), doing(state="failed")], tmp_path))
     assert head.startswith("1 of 3 runs done, 1 running, 1 failed, about") and "base step 40 of 60  test 75.0%" in line
-    many = engine.overview(engine.Batch([going] * 30), tmp_path, 24)
+    many = engine.overview(engine.Batch([going] * 30, tmp_path), 24)
     assert len(many) == 23 and "and 9 more" in many[-1]
 
 

@@ -2,10 +2,8 @@
 
 Names are imported when first asked for: a dask worker imports this room and only waits, so it should stay small.
 """
-_MODULES = {"Fill": "reproduction", "lessons": "reproduction", "reproduce": "reproduction",
-            "tables_among": "reproduction", "execute_main": "execute_notebook",
-            "Job": "jobs", "run_jobs": "jobs", "run_batch": "engine", "as_job": "process", "lease_of": "process",
-            "at_work": "watch"}
+_MODULES = {"lessons": "reproduction", "reproduce": "reproduction", "execute_main": "execute_notebook", "Job": "jobs",
+            "run_jobs": "jobs", "run_batch": "engine", "as_job": "process", "lease_of": "process", "at_work": "watch"}
 __all__ = [*_MODULES]
 
 

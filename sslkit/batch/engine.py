@@ -5,7 +5,6 @@ two batches on one store share the work. After Ctrl-C or a crash, run the same c
 """
 import asyncio
 import os
-import sys
 import tempfile
 import time
 import uuid
@@ -14,13 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import torch
 from distributed import Client, Event, Future
 
 from sslkit.batch.jobs import Job, failures, keep_failure, make_room
-from sslkit.batch.process import SAVE_SECONDS, lease_of, run
+from sslkit.batch.process import SAVE_SECONDS, lease_of
+from sslkit.batch.process import run as run_job
 from sslkit.batch.watch import busy, fit_height, progress
 from sslkit.batch.workers import connected, gpus, reachable, worker_count, workers_and_threads
 from sslkit.errors import InputError, require
@@ -55,10 +55,18 @@ class Doing:
 
 @dataclass
 class Batch:
-    """All jobs, in order, and the figures of the whole."""
+    """All jobs, in order. run() gives each worker one, notes how it went, and shows the whole, until all have ended or
+    a signal comes."""
     doing: list[Doing]
+    folder: Path = Path()                # the store
+    on_change: Callable[[Doing], str | None] = lambda doing: None
+    stream: TextIO | None = None
     workers: int = 1
     timed: bool = False                  # is `planned` in seconds?
+    futures: dict[Future, Doing] = field(default_factory=dict)      # of the jobs that a worker has
+
+    def __post_init__(self):
+        self.screen = Screen(self.stream)
 
     def those(self, *states: State) -> list[Doing]:
         """The jobs in these states."""
@@ -80,82 +88,6 @@ class Batch:
         each += [pace * d.planned for d in self.those("waiting", "elsewhere")]
         return max([sum(each) / max(1, self.workers), *each])
 
-
-def plan(todo: Sequence[Doing], threads: int) -> bool:
-    """Set the planned seconds of each job, with so many threads. False if one cannot be timed here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for d in todo:
-            d.planned = d.job.seconds()
-        return True
-    except Exception:                                   # no weights, no memory: the job itself will say so
-        return False
-    finally:
-        torch.set_num_threads(before)
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def run_batch(jobs: Sequence[Job], *, scheduler: str | None = None, workers: int | None = None,
-              on_change: Callable[[Doing], str | None] = lambda doing: None, stream=None) -> Batch:
-    """Do all `jobs`; returns how each went. Prints about how long they take, then shows them live.
-
-    scheduler: address of a dask scheduler whose workers share the store (default: workers in this process). workers:
-    how many jobs run at a time here. on_change: called with each job whose state has changed; returns a line to print,
-    or None. The store keeps the error of a failed job in failed/; the others continue. Ctrl-C and SIGTERM save the
-    running jobs and raise KeyboardInterrupt. Raises InputError if the scheduler cannot be reached or goes, or if the
-    store cannot be written.
-    """
-    folder = store().absolute()
-    if scheduler is not None:
-        reachable(scheduler)
-    batch = Batch([Doing(job, job.path, "found" if has_result(job.path) and not job.again else "waiting")
-                   for job in jobs])
-    todo, found = batch.those("waiting"), batch.those("found")
-    supervisor = Supervisor(batch, folder, Screen(stream or sys.stderr), on_change)
-    supervisor.screen.say(f"{plural(len(jobs), jobs[0].noun)}: {len(found)} found in the store, {len(todo)} to do")
-    for d in found:
-        supervisor.changed(d)
-    if not todo:
-        return batch
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    workers, threads = workers_and_threads(len(todo), workers)
-    with connected(scheduler, workers) as client:
-        if scheduler is None:
-            batch.workers, where = workers, f"with {plural(threads, 'thread')} each"
-            batch.timed = plan(todo, threads)
-        else:
-            batch.workers, where, threads = worker_count(client), f"at {scheduler}", None
-        about = "" if batch.left is None else f", about {clock(batch.left)}"
-        supervisor.screen.say(f"on {plural(batch.workers, 'worker')} {where}{about}")
-        supervisor.run(client, threads)
-    return batch
-
-
-def environment(folder: Path, threads: int | None) -> dict[str, str]:
-    """What the process of each job has in its environment besides its worker's."""
-    found = {name: value for name, value in os.environ.items() if name.startswith("SSLKIT_")}
-    if threads:
-        found |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    return found | {"SSLKIT_RUNS": str(folder)}
-
-
-@dataclass
-class Supervisor:
-    """Gives each worker a job, notes how it went, and shows the whole, until all jobs have ended or a signal comes."""
-    batch: Batch
-    folder: Path                         # the store
-    screen: Screen
-    on_change: Callable[[Doing], str | None]
-    futures: dict[Future, Doing] = field(default_factory=dict)      # of the jobs that a worker has
-
     def changed(self, d: Doing) -> None:
         """Tell the caller that a job's state has changed, and print what it returns."""
         if (line := self.on_change(d)) is not None:
@@ -164,16 +96,20 @@ class Supervisor:
     def run(self, client: Client, threads: int | None) -> None:
         """Do what is waiting. threads: of each job on this machine; None for workers that somebody has started."""
         stop = Event(f"stop-{uuid.uuid4().hex}", client)
-        order = environment(self.folder, threads), gpus() if threads else [], str(self.folder), stop
+        environment = {name: value for name, value in os.environ.items() if name.startswith("SSLKIT_")}
+        environment["SSLKIT_RUNS"] = str(self.folder)
+        if threads:
+            environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        order = environment, gpus() if threads else [], str(self.folder), stop
         try:
             with stop_signals() as asked:
                 for tick in count():
-                    if asked.is_set() or not self.batch.count("waiting", "running", "elsewhere"):
+                    if asked.is_set() or not self.count("waiting", "running", "elsewhere"):
                         break
                     require(client.status == "running", GONE)
                     if tick % TICKS == 0:
-                        self.batch.workers = worker_count(client)
-                        self.screen.show(overview(self.batch, self.folder, self.screen.height))
+                        self.workers = worker_count(client)
+                        self.screen.show(overview(self, self.screen.height))
                     if tick % (5 * TICKS) == 0:
                         self.retry()
                     self.submit(client, order)
@@ -188,10 +124,10 @@ class Supervisor:
 
     def submit(self, client: Client, order: tuple) -> None:
         """Give a waiting job to each worker that has none."""
-        for d in self.batch.those("waiting")[:max(1, self.batch.workers) - len(self.futures)]:
+        for d in self.those("waiting")[:max(1, self.workers) - len(self.futures)]:
             if not held(lease_of(self.folder, d.job.name)):
                 make_room(d.job)
-            future = client.submit(run, d.job.argv, *order, key=f"{d.job.name}-{uuid.uuid4().hex[:6]}", pure=False)
+            future = client.submit(run_job, d.job.argv, *order, key=f"{d.job.name}-{uuid.uuid4().hex[:6]}", pure=False)
             self.futures[future], d.state, d.began = d, "running", time.monotonic()
             self.changed(d)
 
@@ -204,7 +140,7 @@ class Supervisor:
 
     def retry(self) -> None:
         """Look again at the jobs of other processes: some are finished by now, others were given up."""
-        for d in self.batch.those("elsewhere"):
+        for d in self.those("elsewhere"):
             if has_result(d.path):
                 d.state = "found"
                 self.changed(d)
@@ -225,6 +161,64 @@ class Supervisor:
                 settle(d, future.result(), self.folder)
                 self.changed(d)
         raise KeyboardInterrupt
+
+
+def plan(todo: Sequence[Doing], threads: int) -> bool:
+    """Set the planned seconds of each job, with so many threads. False if one cannot be timed here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for d in todo:
+            d.planned = d.job.seconds()
+        return True
+    except Exception:                                   # no weights, no memory: the job itself will say so
+        return False
+    finally:
+        torch.set_num_threads(before)
+        torch.cuda.empty_cache()                        # the jobs need it
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def run_batch(jobs: Sequence[Job], *, scheduler: str | None = None, workers: int | None = None,
+              on_change: Callable[[Doing], str | None] = lambda doing: None, stream=None) -> Batch:
+    """Do all `jobs`; returns how each went. Prints about how long they take, then shows them live.
+
+    scheduler: address of a dask scheduler whose workers share the store (default: workers in this process). workers:
+    how many jobs run at a time here. on_change: called with each job whose state has changed; returns a line to print,
+    or None. The store keeps the error of a failed job in failed/; the others continue. Ctrl-C and SIGTERM save the
+    running jobs and raise KeyboardInterrupt. Raises InputError if the scheduler cannot be reached or goes, or if the
+    store cannot be written.
+    """
+    folder = store().absolute()
+    if scheduler is not None:
+        reachable(scheduler)
+    doing = [Doing(job, job.path, "found" if has_result(job.path) and not job.again else "waiting") for job in jobs]
+    batch = Batch(doing, folder, on_change, stream)
+    todo, found = batch.those("waiting"), batch.those("found")
+    batch.screen.say(f"{plural(len(jobs), jobs[0].noun)}: {len(found)} found in the store, {len(todo)} to do")
+    for d in found:
+        batch.changed(d)
+    if not todo:
+        return batch
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    workers, threads = workers_and_threads(len(todo), workers)
+    with connected(scheduler, workers) as client:
+        if scheduler is None:
+            batch.workers, where = workers, f"with {plural(threads, 'thread')} each"
+            batch.timed = plan(todo, threads)
+        else:
+            batch.workers, where, threads = worker_count(client), f"at {scheduler}", None
+        about = "" if batch.left is None else f", about {clock(batch.left)}"
+        batch.screen.say(f"on {plural(batch.workers, 'worker')} {where}{about}")
+        batch.run(client, threads)
+    return batch
 
 
 def settle(d: Doing, outcome: dict, folder: Path) -> None:
@@ -260,7 +254,7 @@ def answer(future: Future, client: Client) -> dict:
     return outcome
 
 
-def overview(batch: Batch, folder: Path, height: int = 24) -> list[str]:
+def overview(batch: Batch, height: int = 24) -> list[str]:
     """The live picture: a line with the numbers of jobs and the time left, and a line for each running job."""
     parts = [f"{batch.count('done', 'found')} of {plural(len(batch.doing), batch.doing[0].job.noun)} done",
              f"{batch.count('running')} running", f"{batch.count('failed')} failed"]
@@ -273,6 +267,6 @@ def overview(batch: Batch, folder: Path, height: int = 24) -> list[str]:
     lines = [", ".join(parts)]
     for d in batch.those("running"):
         with suppress(OSError):                         # on another device it has another folder: the lease knows
-            d.path = Path(content(lease_of(folder, d.job.name)).get("run") or d.path)
+            d.path = Path(content(lease_of(batch.folder, d.job.name)).get("run") or d.path)
         lines.append(f"  {d.job.title}  {progress(d.path)}")
     return fit_height(lines, height)

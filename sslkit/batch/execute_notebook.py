@@ -16,7 +16,6 @@ from typing import Any
 
 import nbformat
 import papermill
-import zmq
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -41,10 +40,6 @@ class Kernel(AsyncKernelManager):
     @default("kernel_spec_manager")
     def _only_our_own(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
-
-    @default("transport_encryption")
-    def _where_zmq_can(self) -> str:
-        return "auto" if zmq.has("curve") else "disabled"           # otherwise each kernel warns on the terminal
 
 
 def execute(path: Path, target: Path, parameters: Mapping[str, Any], timeout_s: float) -> str:

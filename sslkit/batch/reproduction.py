@@ -1,4 +1,4 @@
-"""`sslkit reproduce`: run the lessons from end to end; leave notebooks, figures, tables and a summary page.
+"""`sslkit reproduce`: execute the lessons, fill tables; leave notebooks, figures, tables and a summary page.
 
     out/index.html                          the page, rewritten as lessons begin and end
     out/02_fixmatch.html                    a lesson as a page
@@ -19,64 +19,38 @@ from pathlib import Path
 import nbformat
 
 from sslkit import papers
+from sslkit.batch import notebook_file
 from sslkit.batch.engine import Doing, run_batch
 from sslkit.batch.jobs import notebook_job, run_jobs
-from sslkit.batch.notebook_file import (
-    Lesson,
-    executed,
-    failure,
-    grid,
-    how_far,
-    lessons,
-    pick,
-    read,
-    stripped,
-    typed,
-)
+from sslkit.batch.notebook_file import Lesson, executed, grid, lessons, pick, read
 from sslkit.batch.page import export, page
-from sslkit.errors import InputError, require
+from sslkit.errors import require
 from sslkit.files import cannot_write, digest, terminable, write_file
 from sslkit.terminal import clock
 from sslkit.training import finished
 
-__all__ = ["Fill", "lessons", "reproduce", "tables_among"]
+__all__ = ["lessons", "reproduce"]
 NOTEBOOKS = {"simmatch": "90_simmatch_tables", "kd-fixmatch": "91_kd_fixmatch_tables", "hdl": "92_hdl_tables"}
 
 
-def tables_among(names: Iterable[str]) -> list[papers.Table]:
-    """The tables that are named; `tables` names all."""
-    every = papers.tables()
-    found = (one for name in names for one in (every if name == "tables" else [name]) if one in every)
-    return [every[one] for one in dict.fromkeys(found)]
-
-
-@dataclass(frozen=True)
-class Fill:
-    """How tables are filled: at which scale, with seeds 0, 1 ... InputError for values that cannot be used."""
-    scale: str = "quick"
-    seeds: int = 3
-
-    def __post_init__(self):
-        papers.scale(self.scale)
-        require(self.seeds >= 1, f"seeds is {self.seeds}, it must be at least 1")
-
-    def __call__(self, tables: list[papers.Table], scheduler: str | None, workers: int | None, stream) -> bool:
-        """Train what these tables need and the store does not have. True if no run failed."""
-        at, begin, specs = papers.scale(self.scale), time.monotonic(), []
-        for table in tables:
-            found = table.specs(at, self.seeds)
-            specs += found
-            if not found:
-                why = next((cell.missing for cell in table.cells if cell.missing), "no column of its data")
-                print(f"note: no run fills {table.name} at scale {self.scale}: {why}", file=stream)
-        if not specs:
-            return True
-        batch = run_batch(jobs := run_jobs(specs), scheduler=scheduler, workers=workers, stream=stream)
-        for d in batch.those("failed"):
-            print(f"failed: {d.job.name}: {d.error}", file=stream)
-        print(f"{len(jobs)} runs: {batch.count('done')} trained, {batch.count('found')} found, {batch.count('failed')} "
-              f"failed, in {clock(time.monotonic() - begin)}", file=stream)
-        return not batch.count("failed")
+def fill(tables: list[papers.Table], scale: str, seeds: int, **how) -> bool:
+    """Train what these tables need at a scale, with seeds 0, 1 ..., and the store does not have. True if no run failed.
+    how: of run_batch()."""
+    begin, specs = time.monotonic(), []
+    for table in tables:
+        found = table.specs(papers.scale(scale), seeds)
+        specs += found
+        if not found:
+            why = next((cell.missing for cell in table.cells if cell.missing), "no column of its data")
+            print(f"note: no run fills {table.name} at scale {scale}: {why}", file=how["stream"])
+    if not specs:
+        return True
+    batch = run_batch(run_jobs(specs), **how)
+    for d in batch.those("failed"):
+        print(f"failed: {d.job.name}: {d.error}", file=how["stream"])
+    print(f"{len(batch.doing)} runs: {batch.count('done')} trained, {batch.count('found')} found, "
+          f"{batch.count('failed')} failed, in {clock(time.monotonic() - begin)}", file=how["stream"])
+    return not batch.count("failed")
 
 
 @dataclass
@@ -87,7 +61,7 @@ class Report:
     command: str
     refresh: bool = False                # write the outputs back into the lessons?
     good: bool = True                    # False once a lesson has failed, or was not written back
-    doing: dict[str, Doing] = field(default_factory=dict)               # by the lesson's name
+    folders: dict[str, Path] = field(default_factory=dict)              # in the store, by the lesson's name
     began: float = field(default_factory=time.monotonic)
     at: datetime = field(default_factory=datetime.now)
 
@@ -120,39 +94,36 @@ class Report:
                 write_file(self.target / "tables" / f"{name}.{form}", text + "\n")
         self.show()
 
-    def collect(self, lesson: Lesson, path: Path) -> None:
-        """Take over a lesson's progress, executed notebook and figures from its folder in the store, `path`."""
-        if (nb := executed(path / "notebook.ipynb")) is not None:
-            lesson.cell, _, lesson.seconds = how_far(nb)
-            lesson.error = failure(nb) or lesson.error
+    def collect(self, lesson: Lesson) -> None:
+        """Take over a lesson's progress, executed notebook and figures from its folder in the store."""
+        if (nb := executed(self.folders[lesson.name] / "notebook.ipynb")) is not None:
+            lesson.cell, _, lesson.seconds = notebook_file.how_far(nb)
+            lesson.error = notebook_file.failure(nb) or lesson.error
             write_file(self.target / "notebooks" / f"{lesson.name}.ipynb", nbformat.writes(nb))
             export(lesson, nb, self.target)
 
     def note(self, lesson: Lesson, d: Doing) -> str | None:
         """Note how a lesson goes. Returns what to print about one that has ended."""
-        self.doing[lesson.name], lines = d, []
+        self.folders[lesson.name], line = d.path, None
         lesson.state = {"found": "finished", "done": "finished", "elsewhere": "waiting"}.get(d.state, d.state)
         if lesson.state in ("finished", "failed"):
             lesson.found, lesson.error = d.state == "found", d.error
+            self.collect(lesson)
             self.good &= lesson.state == "finished"
-            self.collect(lesson, d.path)
-            lines.append(f"{lesson.name}  {lesson.status}")
+            line = f"{lesson.name}  {lesson.status}"
         if self.refresh and lesson.state == "finished":
-            try:
-                unchanged = lesson.path.read_text(encoding="utf-8") == lesson.text
-                require(unchanged, f"{lesson.path} was changed while it ran")
-                write_file(lesson.path, stripped(lesson, executed(d.path / "notebook.ipynb")))
-            except InputError as error:
-                self.good = False
-                lines.append(f"not refreshed: {error}")
+            if lesson.path.read_text(encoding="utf-8") == lesson.text:
+                write_file(lesson.path, notebook_file.stripped(lesson, executed(d.path / "notebook.ipynb")))
+            else:
+                self.good, line = False, f"{line}\nnot refreshed: {lesson.path} was changed while it ran"
         self.show()
-        return "\n".join(lines) or None
+        return line
 
     def stop(self) -> None:
         """The batch ends early: keep what the running lessons have shown so far."""
         for lesson in self.those("running"):
             lesson.state = "stopped"
-            self.collect(lesson, self.doing[lesson.name].path)
+            self.collect(lesson)
         self.tabulate()
 
 
@@ -162,59 +133,59 @@ def results_digest() -> str:
                          for run in seeds.values()))
 
 
-def select(names: list[str], tables: list[papers.Table], folder: str | Path | None) -> list[Lesson]:
-    """The lessons of these names, and the notebooks that show `tables`; all lessons for no name."""
-    every = ["tables", *papers.tables()]
-    shows = [notebook for table in tables for start, notebook in NOTEBOOKS.items() if table.name.startswith(start)]
-    named = [name for name in names if not (tables and name in every)]
-    return [read(path) for path in pick([*named, *shows], lessons(folder), more=every)]
-
-
-def run(todo: list[tuple[Lesson, dict]], report: Report, timeout_s: float, again: bool, scheduler: str | None,
-        workers: int | None, stream) -> None:
-    """Execute lessons with their parameters; the report follows. Those that show results come last."""
+def run(todo: list[tuple[Lesson, dict]], report: Report, timeout_s: float, again: bool, **how) -> None:
+    """Execute lessons with their parameters; the report follows. Those that show results come last. how: of
+    run_batch()."""
     try:
         for shows_results in (False, True):
             reads = results_digest() if shows_results else ""
             jobs = {notebook_job(lesson, values, reads, timeout_s, again): lesson for lesson, values in todo
                     if (lesson.path.stem in NOTEBOOKS.values()) == shows_results}
             if jobs:
-                run_batch(list(jobs), scheduler=scheduler, workers=workers, stream=stream,
-                          on_change=lambda d, jobs=jobs: report.note(jobs[d.job], d))
+                run_batch(list(jobs), **how, on_change=lambda d, jobs=jobs: report.note(jobs[d.job], d))
     except BaseException as error:
         with suppress(Exception):                       # the first error is the one to report
             report.stop()
         if isinstance(error, KeyboardInterrupt):
             stopped = ", ".join(f"{one.name} {one.status}" for one in report.those("stopped")) or "stopped"
             done = ", ".join(one.name for one in report.those("finished")) or "none"
-            print(f"{stopped}; finished: {done}; see {report.target / 'index.html'}", file=stream)
+            print(f"{stopped}; finished: {done}; see {report.target / 'index.html'}", file=how["stream"])
         raise
 
 
 @terminable()
-def reproduce(names: Iterable[str] = (), *, out: str | Path = "report",
-              parameters: Mapping[str, str | Sequence[str]] | None = None, folder: str | Path | None = None,
-              again: bool = False, refresh: bool = False, timeout_s: float = 1800, command: str | None = None,
-              tables: Fill | None = None, scheduler: str | None = None, workers: int | None = None,
+def reproduce(names: Iterable[str] = (), *, scale: str | None = None, seeds: int | None = None,
+              out: str | Path = "report", parameters: Mapping[str, str | Sequence[str]] | None = None,
+              folder: str | Path | None = None, again: bool = False, refresh: bool = False, timeout_s: float = 1800,
+              command: str | None = None, scheduler: str | None = None, workers: int | None = None,
               stream=None) -> bool:
-    """Run the lessons; leave notebooks, figures and a summary page in `out`. True if all were completed.
+    """Execute lessons; leave notebooks, figures and a summary page in `out`. True if all were completed.
 
-    names: the lessons to run (`02`, `02_fixmatch`; none: all); with `tables` also tables, which are filled first.
-    parameters: as typed, each for the lessons that have one of its name; several values of one make a grid. folder:
-    where the lessons lie. again: also run those that were completed before. refresh: write the outputs back into the
-    lessons, to be committed. timeout_s: for one cell. command: for the page (default: made of these arguments).
-    scheduler, workers: see engine.run_batch. stream:
-    where progress is shown (default: stderr). Raises InputError before anything runs if an argument cannot be used,
-    KeyboardInterrupt when stopped.
+    names: the lessons (`02`, `02_fixmatch`; none: all), and tables (`simmatch-1`; `tables`: all), which are filled
+    first, at `scale` (default: quick) with `seeds` seeds (default: 3), and then shown by their notebook. parameters: as
+    typed, each for the lessons that have one of its name; several values of one make a grid. folder: where the lessons
+    lie. again: also execute those that were completed before. refresh: write the outputs back into the lessons, to be
+    committed. timeout_s: for one cell. command: for the page (default: made of these arguments). scheduler, workers:
+    see engine.run_batch. stream: where progress is shown (default: stderr). Raises InputError before anything runs if
+    an argument cannot be used, KeyboardInterrupt when stopped.
     """
-    names, stream, out = list(names), stream or sys.stderr, Path(out)
+    names, out, every = list(names), Path(out), papers.tables()
+    how = {"scheduler": scheduler, "workers": workers, "stream": stream or sys.stderr}
     parameters = {name: [value] if isinstance(value, str) else [*value] for name, value in (parameters or {}).items()}
-    chosen = tables_among(names) if tables else []
-    picked = select(names, chosen, folder)
-    given = typed(parameters, picked)
+    named = dict.fromkeys(one for name in names for one in (every if name == "tables" else [name]) if one in every)
+    tables = [every[name] for name in named]
+    for name, value in {"scale": scale, "seeds": seeds}.items():
+        require(bool(tables) or value is None, f"--{name} is for tables: sslkit reproduce tables --{name} ...")
+    scale, seeds = scale or "quick", 3 if seeds is None else seeds
+    papers.scale(scale)
+    require(seeds >= 1, f"seeds is {seeds}, it must be at least 1")
+    shows = [notebook for name in named for start, notebook in NOTEBOOKS.items() if name.startswith(start)]
+    asked = [name for name in names if name not in ("tables", *every)]
+    picked = [read(path) for path in pick([*asked, *shows], lessons(folder), more=["tables", *every])]
+    given = notebook_file.typed(parameters, picked)
     for lesson in picked:
         if tables and lesson.path.stem in NOTEBOOKS.values():
-            given[lesson.name] = {"scale": [tables.scale], "seeds": [tables.seeds]} | given.get(lesson.name, {})
+            given[lesson.name] = {"scale": [scale], "seeds": [seeds]} | given.get(lesson.name, {})
     todo = [point for lesson in picked for point in grid(lesson, given.get(lesson.name, {}))]
     require(workers is None or workers >= 1, f"workers is {workers}, it must be at least 1")
     require(workers is None or scheduler is None, "--workers is for this machine only: leave it out with --scheduler, "
@@ -229,11 +200,11 @@ def reproduce(names: Iterable[str] = (), *, out: str | Path = "report",
         command = shlex.join(words)
     report = Report(out, [lesson for lesson, _ in todo], command, refresh)
     if tables:
-        report.good = tables(chosen, scheduler, workers, stream)
+        report.good = fill(tables, scale, seeds, **how)
     if refresh and scheduler is None:
-        workers = workers or 1                          # the time that is noted does not contain another lesson's runs
-    run(todo, report, timeout_s, again or refresh, scheduler, workers, stream)
+        how["workers"] = workers or 1                   # the time that is noted does not contain another lesson's runs
+    run(todo, report, timeout_s, again or refresh, **how)
     report.tabulate()
     print(f"{len(report.those('finished'))} of {len(todo)} lessons finished in {clock(report.took)}; "
-          f"see {out / 'index.html'}", file=stream)
+          f"see {out / 'index.html'}", file=how["stream"])
     return report.good
