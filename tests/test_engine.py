@@ -265,7 +265,7 @@ def test_a_failed_run_is_kept_with_its_error_and_its_command_does_the_same(runs)
 
 def test_jobs_are_commands_and_what_is_found_is_their_result(tmp_path, runs):
     runs.mkdir()
-    todo = [stub(runs, "fails", "sys.exit('what it says')"), stub(runs, "works"), stub(runs, "again", again=True)]
+    todo = [stub(runs, "fails", "sys.exit('what it says')"), stub(runs, "works", "print('warning', file=sys.stderr)"), stub(runs, "again", again=True)]
     once = "mark = here / 'mark'\nif not mark.exists():\n    mark.touch()\n    "
     todo += [stub(runs, "dies once", once + "os.kill(os.getpid(), 9)"), stub(runs, "dies", "os.kill(os.getpid(), 9)"),
              stub(runs, "stopped once", once + "os.kill(os.getpid(), 15)"), stub(runs, "elsewhere", once + "sys.exit(75)")]
@@ -276,6 +276,7 @@ def test_jobs_are_commands_and_what_is_found_is_their_result(tmp_path, runs):
                       "stopped once": "done", "elsewhere": "done"}
     assert [state for name, state in seen if name == "dies once"] == ["running", "waiting", "running", "done"]
     assert [state for name, state in seen if name == "elsewhere"] == ["running", "elsewhere", "running", "done"]
+    assert [bool(d.error) for d in batch.doing] == [d.state == "failed" for d in batch.doing]
     assert {(e["error"], Path(e["run"]).name) for e in jobs.errors(runs)} == {
         ("what it says", "fails"), ("its process was killed by SIGKILL", "dies")}
     (runs / "works" / "result.json").write_text('{"test_acc": ')

@@ -104,4 +104,4 @@ def outcome(code: int, first: bytes, log: str) -> dict:
     if state == "died":
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         error = f"its process {how}" + f": {error}" * bool(error)
-    return {"state": state, "run": run, "error": error, "log": log}
+    return {"state": state, "run": run, "error": error if state in ("failed", "died") else "", "log": log}
