@@ -25,7 +25,7 @@ from sslkit.files import Lease, locked
 from sslkit.training.config import Config
 from sslkit.training.parse import parse
 from sslkit.training.rules import Propagate
-from sslkit.training.run import Run, fit
+from sslkit.training.run import Run
 from sslkit.training.spec import RunSpec
 
 
@@ -148,22 +148,31 @@ def test_a_killed_process_costs_a_retry(program, tmp_path, undisturbed):
     disturb(program, tmp_path / "store", "job", 9, undisturbed)
 
 
-def test_a_killed_batch_goes_on(program, tmp_path, monkeypatch):
+def batch_in(store: Path) -> None:
+    """A process that is a batch of one run."""
+    os.environ["SSLKIT_RUNS"] = str(store)
+    engine.run_batch(run_jobs([LONG]))
+
+
+LONG = spec("fixmatch", 200)
+
+
+def test_a_killed_batch_goes_on(server, tmp_path, monkeypatch):
     """Once, with one run; marked slow: twenty times with more."""
-    long = spec("fixmatch", 200)
     monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path / "undisturbed"))
-    fit(long.make(), long.load(), long.train)
+    LONG.run(LONG.load())
     store = tmp_path / "store"
     monkeypatch.setenv("SSLKIT_RUNS", str(store))
-    batch = start(program, store, [long])
+    batch = server.Process(target=batch_in, args=(store,))
+    batch.start()
     end = time.monotonic() + 60
     while time.monotonic() < end and not list(store.glob("*/metrics.jsonl")):
         time.sleep(0.05)
     batch.kill()
-    batch.communicate()
+    batch.join()
     alone(store)                                           # the run has saved itself
     assert list(store.glob("*/checkpoint.pt")) and not list(store.glob("*/result.json"))
-    long.run(long.load())
+    LONG.run(LONG.load())
     assert figures(store) == figures(tmp_path / "undisturbed"), "nothing lost, and every number the same"
 
 
@@ -211,7 +220,8 @@ def test_ctrl_c_saves_what_runs_and_nobody_reaches_a_batch(program, tmp_path):
     alone(store)
 
 
-@pytest.mark.parametrize("gap", [0.02, *(pytest.param(gap, marks=pytest.mark.slow) for gap in (0, 0.3))])
+@pytest.mark.slow
+@pytest.mark.parametrize("gap", [0, 0.02, 0.3])
 def test_sigterm_to_a_run_and_its_worker_together_loses_nothing(tmp_path, gap):
     """As a cluster ends a job: the run gets the signal, and its worker, which dies of it, closes the run's input."""
     words = [sys.executable, "-m", "sslkit", *spec("supervised", 30_000).argv(), "--job"]
@@ -251,21 +261,19 @@ def test_a_worker_that_does_not_see_the_store_and_one_without_sslkit_are_said(tm
     assert engine.answer(future, client) == {"state": "died", "error": "anything else"}
 
 
-def test_a_failed_run_is_kept_with_its_error_and_its_command_does_the_same(runs):
+def test_the_command_of_a_run_does_the_same_in_a_terminal(runs):
     bad = spec("supervised", 20, lr=1e30)
-    batch = engine.run_batch(run_jobs([bad]))
-    assert batch.count("failed") == 1
-    (kept,) = jobs.errors(runs)
-    assert "the loss is" in kept["error"] == batch.doing[0].error and kept["error"] in kept["log"]
-    name, *words = shlex.split(kept["command"])
+    (job,) = run_jobs([bad])
+    name, *words = shlex.split(job.command)
     assert name == "sslkit" and parse(words[1:])[0] == bad
     pasted = subprocess.run([sys.executable, "-m", name, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert pasted.returncode == 1 and pasted.stderr.strip().endswith(kept["error"])
+    assert pasted.returncode == 1 and "sslkit: the loss is" in pasted.stderr and json.loads(pasted.stdout) == {"run": str(job.path)}
+    assert not list((runs / "leases").iterdir())
 
 
 def test_jobs_are_commands_and_what_is_found_is_their_result(tmp_path, runs):
     runs.mkdir()
-    todo = [stub(runs, "fails", "sys.exit('what it says')"), stub(runs, "works", "print('warning', file=sys.stderr)"), stub(runs, "again", again=True)]
+    todo = [stub(runs, "fails", "print('and more', file=sys.stderr); sys.exit('what it says')"), stub(runs, "works", "print('warning', file=sys.stderr)"), stub(runs, "again", again=True)]
     once = "mark = here / 'mark'\nif not mark.exists():\n    mark.touch()\n    "
     todo += [stub(runs, "dies once", once + "os.kill(os.getpid(), 9)"), stub(runs, "dies", "os.kill(os.getpid(), 9)"),
              stub(runs, "stopped once", once + "os.kill(os.getpid(), 15)"), stub(runs, "elsewhere", once + "sys.exit(75)")]
@@ -277,8 +285,9 @@ def test_jobs_are_commands_and_what_is_found_is_their_result(tmp_path, runs):
     assert [state for name, state in seen if name == "dies once"] == ["running", "waiting", "running", "done"]
     assert [state for name, state in seen if name == "elsewhere"] == ["running", "elsewhere", "running", "done"]
     assert [bool(d.error) for d in batch.doing] == [d.state == "failed" for d in batch.doing]
-    assert {(e["error"], Path(e["run"]).name) for e in jobs.errors(runs)} == {
-        ("what it says", "fails"), ("its process was killed by SIGKILL", "dies")}
+    assert {(e["error"], e["log"], e["command"], Path(e["run"]).name) for e in jobs.errors(runs)} == {
+        ("what it says", "and more\nwhat it says", todo[0].command, "fails"),
+        ("its process was killed by SIGKILL", "", todo[4].command, "dies")}
     (runs / "works" / "result.json").write_text('{"test_acc": ')
     batch = engine.run_batch([stub(runs, "fails"), *todo[1:4]], workers=3)
     assert [d.state for d in batch.doing] == ["done", "done", "done", "found"] and len(jobs.errors(runs)) == 1

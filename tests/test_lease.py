@@ -115,20 +115,25 @@ def test_what_is_no_lease_counts_until_it_is_old(text, tmp_path):
 
 @pytest.mark.parametrize("before", ["nothing", "an expired one", "an expired one and an abandoned claim"])
 def test_of_many_that_try_at_once_one_gets_it(before, tmp_path):
-    code = ("import sys, time\nfrom pathlib import Path\nfrom sslkit.files import Lease\n"
-            "time.sleep(float(sys.argv[2]) - time.time())\n"
-            "with Lease(Path(sys.argv[1])) as lease:\n  print(int(lease.taken)); time.sleep(1)")
-    path = tmp_path / "run"
+    code = ("import os, sys, time\nfrom pathlib import Path\nfrom sslkit.files import Lease\nhere = Path(sys.argv[1])\n"
+            "(here / f'ready{os.getpid()}').touch()\n"
+            "while not (here / 'go').exists(): time.sleep(.002)\n"
+            "with Lease(here / 'run') as lease:\n"
+            "  print(int(lease.taken), flush=True)\n"
+            "  while not (here / 'end').exists(): time.sleep(.02)")
     if before != "nothing":
-        foreign(path, 100)
+        foreign(tmp_path / "run", 100)
     if "claim" in before:
         foreign(claim := tmp_path / ".run.claim", 100)
-        with Lease(path) as lease:
+        with Lease(tmp_path / "run") as lease:
             assert not lease.taken and not claim.exists(), "free for the next one who asks"
-    start = str(time.time() + 1.5)
-    several = [subprocess.Popen([sys.executable, "-c", code, path, start], stdout=subprocess.PIPE, text=True)
-               for _ in range(6)]
-    assert sorted(process.communicate()[0].strip() for process in several) == ["0"] * 5 + ["1"]
+    several = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    while len(list(tmp_path.glob("ready*"))) < 6:
+        time.sleep(.02)
+    (tmp_path / "go").touch()
+    taken = sorted(process.stdout.readline() for process in several)
+    (tmp_path / "end").touch()
+    assert taken == ["0\n"] * 5 + ["1\n"] and [process.wait() for process in several] == [0] * 6
 
 
 @pytest.mark.parametrize("moment, winner", [(1, "the other"), (2, "the first")])
