@@ -260,7 +260,8 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
     job = jobs.notebook_job(lesson.read(project / "01_b.ipynb"), {})
     (reader,) = (store / "notebooks").glob("90_*/result.json")
     with pytest.raises(InputError, match="cannot be reached"):
-        batch.reproduce(again=True, scheduler="nonsense", stream=io.StringIO())
+        batch.reproduce(again=True, scheduler="nonsense", stream=io.StringIO(), out="none")
+    assert 'http-equiv="refresh"' not in Path("none/index.html").read_text(), "nothing will change there any more"
     assert (job.path / "notebook.ipynb").exists() and reader.exists(), "nothing is taken away before anything runs"
     assert watch.at_work(store) == ["0 running, 0 finished, 1 failed"]
     assert [one["command"] for one in jobs.errors(store)] == [shlex.join(job.argv)]

@@ -129,7 +129,7 @@ def disturb(program, store, what, seconds, undisturbed, specs=SPECS) -> None:
             victim.kill()
     if what == "job":
         rows, before = ended(batch), {}
-        assert all(state == "done" for _, state, *_ in rows), rows
+        assert all(state in ("done", "found") for _, state, *_ in rows), rows      # found: killed when its result was written
     else:
         batch.communicate()
         before = stamps(store)
@@ -277,11 +277,12 @@ def test_jobs_are_commands_and_what_is_found_is_their_result(tmp_path, runs):
     once = "mark = here / 'mark'\nif not mark.exists():\n    mark.touch()\n    "
     todo += [stub(runs, "dies once", once + "os.kill(os.getpid(), 9)"), stub(runs, "dies", "os.kill(os.getpid(), 9)"),
              stub(runs, "stopped once", once + "os.kill(os.getpid(), 15)"), stub(runs, "elsewhere", once + "sys.exit(75)")]
+    todo += [stub(runs, "dies late", "(here / 'result.json').exists() and sys.exit(75)\n(here / 'result.json').write_text('{}')\nos.kill(os.getpid(), 9)")]
     seen = []
     batch = engine.run_batch(todo, workers=3, on_change=lambda d: seen.append((d.job.name, d.state)))
     states = dict(zip((d.job.name for d in batch.doing), (d.state for d in batch.doing)))
     assert states == {"fails": "failed", "works": "done", "again": "done", "dies once": "done", "dies": "failed",
-                      "stopped once": "done", "elsewhere": "done"}
+                      "stopped once": "done", "elsewhere": "done", "dies late": "found"}
     assert [state for name, state in seen if name == "dies once"] == ["running", "waiting", "running", "done"]
     assert [state for name, state in seen if name == "elsewhere"] == ["running", "elsewhere", "running", "done"]
     assert [bool(d.error) for d in batch.doing] == [d.state == "failed" for d in batch.doing]

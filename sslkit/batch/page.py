@@ -92,10 +92,10 @@ def papers_tables() -> Iterator[dict]:
                "ours": sum(bool(line.values) for line in lines), "count": len(lines)}
 
 
-def page(lessons: list[Lesson], command: str, began: datetime, seconds: float) -> str:
-    """The summary page. While lessons run it loads itself again every 5 seconds."""
+def page(lessons: list[Lesson], command: str, began: datetime, seconds: float, over: bool = False) -> str:
+    """The summary page. While lessons run it loads itself again every 5 seconds. over: none will run any more."""
     states = [lesson.state for lesson in lessons]
-    going = "running" in states or ("waiting" in states and "stopped" not in states)
+    going = not over and ("running" in states or "waiting" in states)
     return PAGES.get_template("page.html").render(
         lessons=lessons, command=command, began=began.strftime("%Y-%m-%d %H:%M"), took=clock(seconds), going=going,
         counts=", ".join(f"{states.count(state)} {state}" for state in STATES if state in states), machine=machine(),

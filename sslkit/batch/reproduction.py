@@ -62,6 +62,7 @@ class Report:
     refresh: bool = False                # write the outputs back into the lessons?
     good: bool = True                    # False once a lesson has failed, or was not written back
     folders: dict[str, Path] = field(default_factory=dict)              # in the store, by the lesson's name
+    over: bool = False
     began: float = field(default_factory=time.monotonic)
     at: datetime = field(default_factory=datetime.now)
 
@@ -83,10 +84,11 @@ class Report:
 
     def show(self) -> None:
         """Write the page."""
-        write_file(self.target / "index.html", page(self.lessons, self.command, self.at, self.took))
+        write_file(self.target / "index.html", page(self.lessons, self.command, self.at, self.took, self.over))
 
-    def tabulate(self) -> None:
-        """Write the papers' tables, as far as the store has them, and the page."""
+    def finish(self) -> None:
+        """Write the papers' tables, as far as the store has them, and the page for the last time."""
+        self.over = True
         runs = finished()
         for name, table in papers.tables().items():
             for form in ("md", "csv"):
@@ -124,7 +126,7 @@ class Report:
         for lesson in self.those("running"):
             lesson.state = "stopped"
             self.collect(lesson)
-        self.tabulate()
+        self.finish()
 
 
 def results_digest() -> str:
@@ -204,7 +206,7 @@ def reproduce(names: Iterable[str] = (), *, scale: str | None = None, seeds: int
     if refresh and scheduler is None:
         how["workers"] = workers or 1                   # the time that is noted does not contain another lesson's runs
     run(todo, report, timeout_s, again or refresh, **how)
-    report.tabulate()
+    report.finish()
     print(f"{len(report.those('finished'))} of {len(todo)} lessons finished in {clock(report.took)}; "
           f"see {out / 'index.html'}", file=how["stream"])
     return report.good
