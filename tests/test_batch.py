@@ -391,6 +391,10 @@ def test_bad_places_are_refused(project, tmp_path):
     for out in ("file", "file/deeper"):
         with pytest.raises(InputError, match="could not write .*file"):
             batch.reproduce(out=out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSLKIT_RUNS", str(tmp_path / "file"))
+        with pytest.raises(InputError, match="could not write .*file/notebooks/00_a"):
+            batch.reproduce(stream=io.StringIO())
     before = path.read_bytes()
     with pytest.raises(InputError, match="overwrite the lessons"):
         batch.reproduce(out=".")

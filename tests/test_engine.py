@@ -6,6 +6,7 @@ import random
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -363,6 +364,14 @@ def test_a_scheduler_that_cannot_be_reached_is_said_within_seconds(address, runs
     with pytest.raises(InputError, match=f"the scheduler at {address} cannot be reached"):
         engine.run_batch([stub(runs, "a")], scheduler=address)
     assert time.monotonic() - begin < 15
+
+
+@pytest.mark.slow
+def test_what_listens_and_is_no_scheduler_is_said(runs):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"the scheduler at {address} cannot be reached"):
+            engine.run_batch([stub(runs, "a")], scheduler=address)
 
 
 @pytest.mark.slow

@@ -70,15 +70,16 @@ def execute(path: Path, target: Path, parameters: Mapping[str, Any], timeout_s: 
     nb = executed(target)
     if nb is None:
         return reason or "it was not executed"
-    if ended:
+    begun, *_ = how_far(nb)
+    if ended and begun:
         name, value = ended
-        cell = code_cells(nb)[how_far(nb)[0] - 1]
+        cell = code_cells(nb)[begun - 1]
         cell.outputs = [output for output in cell.outputs if output.output_type != "error"]        # of the interruption
         cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=value, traceback=[f"{name}: {value}"]))
         cell.metadata.papermill.update(exception=True, status="failed")
         with suppress(PapermillExecutionError):
             raise_for_execution_errors(nb, str(target))                 # marks the cell, as for any other error
-    if why := failure(nb):
+    if why := failure(nb) or ": ".join(ended):
         return why
     cells = len(nb.cells)
     if not reason and len(remove_error_markers(nb).cells) < cells:      # it marks cells tagged raises-exception too

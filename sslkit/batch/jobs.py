@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sslkit.batch.notebook_file import Lesson, job_name
-from sslkit.files import digest, digest_files, store, write_json
+from sslkit.files import cannot_write, digest, digest_files, store, write_json
 from sslkit.training import DataSpec, Machine, RunSpec, has_result
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib", "ipywidgets")
@@ -70,7 +70,10 @@ def notebook_job(lesson: Lesson, parameters: Mapping[str, Any], reads: str = "",
     words = [word for name, value in parameters.items()
              for word in ("-p", name, repr(value) if isinstance(value, str) else str(value))]
     argv = ["sslkit", "execute", str(lesson.path), "--out", str(path), *words]
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     write_json(path / "config.json", record)
     return Job(job_name(lesson, parameters), argv + ["--timeout", f"{timeout_s:g}"] * (timeout_s != 1800), path,
                " ".join([f"{lesson.path.stem:22}", *(f"{name} {value}" for name, value in parameters.items())]),

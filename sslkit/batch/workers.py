@@ -1,7 +1,8 @@
 """The workers that do the jobs: as many as this machine can run, or those of a dask scheduler that somebody started."""
+import asyncio
 import logging
 import os
-import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,9 +10,9 @@ import dask
 import psutil
 import torch
 from distributed import Client, LocalCluster
-from distributed.comm import get_address_host_port
+from distributed.comm import connect
 
-from sslkit.errors import InputError
+from sslkit.errors import require
 from sslkit.training import Machine
 
 CONNECT_SECONDS = 5
@@ -36,11 +37,24 @@ def gpus() -> list[str]:
 
 
 def reachable(scheduler: str) -> None:
-    """Raise InputError unless something answers at that address. (A Client that fails keeps trying.)"""
-    try:
-        socket.create_connection(get_address_host_port(scheduler), timeout=CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise InputError(f"the scheduler at {scheduler} cannot be reached: {error}") from error
+    """Raise InputError unless a dask scheduler answers at that address. (A Client that fails keeps trying.)"""
+    async def shake_hands() -> None:
+        comm = await connect(scheduler, timeout=CONNECT_SECONDS)
+        await comm.close()
+
+    errors = []
+
+    def ask() -> None:                                  # in a thread of its own: a notebook has an event loop already
+        try:
+            asyncio.run(asyncio.wait_for(shake_hands(), CONNECT_SECONDS + 1))
+        except Exception as error:                      # whatever listens there may send anything
+            errors.append(str(error).splitlines()[0] if str(error) else "no answer")
+
+    with dask.config.set(CONFIG):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    require(not errors, f"the scheduler at {scheduler} cannot be reached: {''.join(errors)}")
 
 
 @contextmanager
