@@ -1,6 +1,7 @@
 """A data set on one device, and which of its rows carry labels."""
 import hashlib
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from sslkit.errors import require
 from sslkit.records import PseudoLabels
+
+if TYPE_CHECKING:
+    from sslkit.data.features import Features
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +36,12 @@ class SSLData:
     imbalance: tuple[float, float] = (1.0, 1.0)     # factor of the labelled and of the unlabelled images, see split()
     unlabeled_asked: int | None = None              # the number of unlabelled rows, if split() was given one
     left_out: Tensor | None = None                  # rows that the long tail dropped, in their numbers before that
+    features: "Features | None" = None              # of a pre-trained encoder; networks get them in place of images
 
     def __repr__(self) -> str:
         return (f"SSLData({self.name}: {len(self.images):,} images, {self.num_labeled} labelled, {self.num_unlabeled:,}"
                 f" unlabelled, {len(self.test_images):,} for the test, {self.num_classes} classes, {self.side} px, "
+                f"{'features of ' + self.features.encoder + ', ' if self.features else ''}"
                 f"{self.images.device})")
 
     @property
@@ -54,6 +60,21 @@ class SSLData:
     def side(self) -> int:
         """H and W, which are equal."""
         return self.images.shape[-1]
+
+    @property
+    def inputs(self) -> Tensor:
+        """What a network gets of the training images, before it is normalised: the images, or (N, D) features."""
+        return self.images if self.features is None else self.features.plain()
+
+    @property
+    def test_inputs(self) -> Tensor:
+        """What it gets of the test images."""
+        return self.test_images if self.features is None else self.features.plain("test")
+
+    @property
+    def channels(self) -> int:
+        """Colours of an image, or numbers of its features."""
+        return self.images.shape[1] if self.features is None else self.features.dim
 
     @property
     def known(self) -> Tensor:

@@ -42,9 +42,12 @@ SOURCES = {
     "folder": Source("a folder", sized=True)}
 
 
-def source(name: str) -> Source:
-    """The facts of the data set that load() calls `name`; those of a folder for any other."""
-    return SOURCES.get(name, SOURCES["folder"])
+FEATURES = Source("features", network="linear", steps=800, batch_size=32)       # of any data set
+
+
+def source(name: str, features: bool = False) -> Source:
+    """The facts of the data set that load() calls `name`; those of a folder for any other; those of features."""
+    return FEATURES if features else SOURCES.get(name, SOURCES["folder"])
 
 
 def load(name: str = "digits", *, root: str | Path | None = None, download: bool = False, size: int | None = None,

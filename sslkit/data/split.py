@@ -122,7 +122,8 @@ def _with_sum(total: int, factor: float, num_classes: int, least: int, what: str
 def _drop(data: SSLData, out: np.ndarray, field: str) -> SSLData:
     """`data` without the training rows `out`, which are noted in its `field`."""
     out, stay = (torch.from_numpy(r).to(data.images.device) for r in (out, np.delete(np.arange(len(data.y)), out)))
-    return replace(data, images=data.images[stay], y=data.y[stay], **{field: out})
+    features = data.features and data.features.at(stay)
+    return replace(data, images=data.images[stay], y=data.y[stay], features=features, **{field: out})
 
 
 def _hold_out(data: SSLData, count: int) -> SSLData:
@@ -138,4 +139,5 @@ def _hold_out(data: SSLData, count: int) -> SSLData:
     more = set(rng.permutation(num_classes)[:rest].tolist())
     out = np.sort(np.concatenate([r[:each + (c in more)] for c, r in enumerate(rows_by_class(y, num_classes, rng))]))
     kept = _drop(data, out, "validation")
-    return replace(kept, test_images=data.images[kept.validation], test_y=data.y[kept.validation])
+    features = data.features and kept.features.tested_on(data.features.rows["plain"][kept.validation.cpu()])
+    return replace(kept, test_images=data.images[kept.validation], test_y=data.y[kept.validation], features=features)

@@ -48,7 +48,7 @@ def weak_outer(data: SSLData, config: Config, until: int) -> tuple[Tensor, Tenso
     """Probabilities (N, C) and features (N, D) of all training images from a FixMatch that is stopped at the first
     evaluation from step `until` on."""
     snap = next(snap for snap in train(FixMatch(), data, config) if snap.evaluated and snap.step >= until)
-    return predict(snap.nets.teacher, data.images, data)
+    return predict(snap.nets.teacher, data.inputs, data)
 
 
 def noisy(labels: PseudoLabels, rate: float, num_classes: int, seed: int) -> PseudoLabels:
@@ -79,7 +79,7 @@ def outer_networks(labels: int, seeds: Sequence[int], steps: int) -> Iterator[tu
     runs = fit_all({f"FixMatch, {labels} labels, seed {seed}": job for seed, job in jobs.items()})
     for (seed, (_, data, config)), run in zip(jobs.items(), runs.values()):
         row = {"seed": seed, "labels": labels, "steps": steps}
-        yield row, data, config, *predict(run.network(), data.images, data)
+        yield row, data, config, *predict(run.network(), data.inputs, data)
 
 
 def with_accuracies(plan: Sequence[tuple[dict, dict[str, tuple]]]) -> Rows:
@@ -195,7 +195,7 @@ def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequenc
                        recipe=Propagate())
         data = spec.load()
         run = trained_or_found(spec.path(data), partial(spec.run, data))
-        p, features = predict(Run(run.path / "base").network(), data.images, data)
+        p, features = predict(Run(run.path / "base").network(), data.inputs, data)
         found = labels_found(run)
         k = found["info"]["k"]
         row = {"labels": labels, "imbalance": imbalance, "seed": seed, "steps": steps, "method": spec.method, "k": k}

@@ -25,6 +25,7 @@ class Method(nn.Module):
     shape that depends on the data. Losses, similarities and targets are float32. Targets carry no gradient.
     """
     views: tuple[str, ...] = ("weak", "strong")      # of each unlabelled image, in the order of Batch.u
+    pixels = False                                   # True for methods that change pixels, as by turning images
     standalone = True                                # False for methods that only exist as a stage of a recipe
     ema_buffers = "copy"                             # the teacher's BatchNorm statistics; "average" is EMAN
     sources: ClassVar[frozenset[str]]                # digests of the files of the class and its parents, see source()

@@ -45,6 +45,8 @@ def turned(images: Tensor, quarters: Tensor) -> Tensor:
 class ReMixMatch(Method):
     """MixMatch with aligned class shares, several strong views of one target, and turned images."""
 
+    pixels = True
+
     def __init__(self,
                  T: Annotated[float, "sharpening temperature, smaller is sharper (default and paper: 0.5)"] = 0.5,
                  lambda_u: Annotated[float, "weight of the mixed unlabelled loss (default and paper: 1.5)"] = 1.5,

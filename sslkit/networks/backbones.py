@@ -7,6 +7,27 @@ from sslkit.errors import InputError, require
 TORCHVISION = {"resnet50": ("fc", 2048, {}), "efficientnet-b0": ("classifier", 1280, {"stochastic_depth_prob": 0.0})}
 
 
+class Linear(nn.Module):
+    """Nothing between features and classifier: (n, D) -> (n, D)."""
+    def __init__(self, dim: int):
+        super().__init__()
+        self.feat_dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Hidden(nn.Module):
+    """One hidden layer on features, BatchNorm and ReLU: (n, D) -> (n, width)."""
+    def __init__(self, dim: int, width: int = 256):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(dim, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+        self.feat_dim = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
 class SmallConvNet(nn.Module):
     """Five 3x3 convolutions, 36 thousand weights, for images of 8 to 16 px on a CPU: (n, channels, H, W) -> (n, 64)."""
     def __init__(self, channels: int = 3, widths: tuple[int, ...] = (16, 16, 32, 32, 64)):

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from sslkit.errors import choose, require
-from sslkit.networks.backbones import TORCHVISION, SmallConvNet, TorchvisionBackbone, WideResNet
+from sslkit.networks.backbones import TORCHVISION, Hidden, Linear, SmallConvNet, TorchvisionBackbone, WideResNet
 from sslkit.records import Out
 
-NETWORKS = ("small", "wrn-28-2", "wrn-28-8", "wrn-37-2", "resnet50", "efficientnet-b0")
+HEADS = {"linear": Linear, "hidden": Hidden}         # on features; the others are for images
+NETWORKS = ("small", "wrn-28-2", "wrn-28-8", "wrn-37-2", "resnet50", "efficientnet-b0", *HEADS)
 
 
 class Network(nn.Module):
@@ -62,7 +63,8 @@ def expected_pixels(weights: str, channels: int) -> tuple[tuple[float, ...], tup
 
 
 def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weights: str = "none") -> Network:
-    """The network `name`: small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0, initialised by (name, seed) alone.
+    """The network `name`: small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0, initialised by (name, seed) alone; on
+    features, of which there are `channels`, linear or hidden.
 
     weights: "imagenet" for the last two, downloaded. InputError: unknown name, no such weights, failed download.
     """
@@ -73,6 +75,8 @@ def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weig
         torch.random.default_generator.manual_seed(seed)     # of the CPU alone
         if wide:
             backbone = WideResNet(*wide, channels, groups=4 if wide[0] == 37 else 3)
+        elif name in HEADS:
+            backbone = HEADS[name](channels)
         else:
             backbone = SmallConvNet(channels) if name == "small" else TorchvisionBackbone(name, weights)
         network = Network(backbone, num_classes)

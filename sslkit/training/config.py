@@ -11,9 +11,9 @@ import torch
 
 from sslkit.data import SSLData, augment, source
 from sslkit.errors import InputError, choose, require
-from sslkit.networks import known_network
+from sslkit.networks import HEADS, known_network
 
-Weights, Precision = Literal["none", "imagenet"], Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 WHOLE = ("seed", "steps", "batch_size", "mu", "eval_every")
 
 
@@ -37,11 +37,13 @@ class Config:
                                        "min(0.999, 1 - 10/K); paper: 0.999)"] = None
     bn_momentum: Annotated[float | None, "share of a new batch in BatchNorm's running statistics (default: "
                                          "min(0.1, max(0.001, 100/K)); paper: 0.001)"] = None
-    network: Annotated[str | None, "small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0 (default: small on digits, "
-                                   "else the paper's: wrn-28-2, CIFAR-100 wrn-28-8, STL-10 wrn-37-2)"] = None
-    weights: Annotated[Weights, "first weights of resnet50 and efficientnet-b0: random, or torchvision's from "
-                                "ImageNet, which are downloaded and take images as ImageNet's are normalised (paper: "
-                                "none)"] = "none"
+    network: Annotated[str | None, "small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0; on features linear or hidden, "
+                                   "one layer of 256 (default: small on digits, linear on features, else the paper's: "
+                                   "wrn-28-2, CIFAR-100 wrn-28-8, STL-10 wrn-37-2)"] = None
+    weights: Annotated[str, "first weights of resnet50 and efficientnet-b0: none (random), or imagenet, torchvision's, "
+                            "which are downloaded and take images as ImageNet's are normalised; with --encoder, a file "
+                            "of its weights (default: none, or those that the encoder's library downloads; paper: "
+                            "none)"] = "none"
     strong: Annotated[str | None, "RandAugment variant of the strong views: mc, rac, usb, fixed or small (default: "
                                   "small under 16 px, else mc; paper: rac)"] = None
     eval_every: Annotated[int | None, "steps between evaluations (default: K/50; paper: 1024)"] = None
@@ -51,7 +53,7 @@ class Config:
     def resolve(self, data: SSLData, device: torch.device) -> "Config":
         """This configuration with every None replaced for `data`. Raises InputError for a number out of its range."""
         self.check()
-        known = source(data.name)
+        known = source(data.name, data.features is not None)
         steps = known.steps if self.steps is None else self.steps
         defaults = {name: getattr(known, name) for name in ("batch_size", "mu", "lr", "weight_decay", "network")} | {
             "steps": steps, "ema_decay": max(0.0, min(0.999, 1 - 10 / steps)),
@@ -59,8 +61,10 @@ class Config:
             "eval_every": max(1, steps // 50)}
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         if given["precision"] == "auto":
-            small = (self.network or known.network) == "small"
+            small = (self.network or known.network) in ("small", *HEADS)
             given["precision"] = "bf16" if not small and has_bf16(device) else "fp32"
+        if data.features:                     # what they were made by, their own digest says
+            given |= {"weights": "none"}
         return Config(**{**defaults, **given})
 
     def check(self) -> None:
@@ -82,7 +86,6 @@ class Config:
             choose("strong view", self.strong, augment.VARIANTS)
         if self.network is not None:
             known_network(self.network)
-        choose("weights", self.weights, get_args(Weights))
         choose("precision", self.precision, get_args(Precision))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sslkit.data import SSLData, augment, send
-from sslkit.errors import choose
+from sslkit.errors import choose, require
 from sslkit.methods import Method
 from sslkit.records import Batch
 from sslkit.training.config import Config
@@ -29,12 +29,14 @@ class Feed:
     def __init__(self, data: SSLData, method: Method, config: Config, channels_last: bool = False,
                  device: torch.device | None = None):
         self.device = data.images.device if device is None else device
-        # views are made in float64, which MPS lacks
-        self.data = data.to("cpu" if self.device.type == "mps" else self.device)
+        # views are made in float64, which MPS lacks; features lie in files
+        self.data = data.to("cpu" if self.device.type == "mps" or data.features else self.device)
         self.method, self.config, self.channels_last = method, config, channels_last
         self.kinds = {"weak": augment.weak, "strong": partial(augment.strong, variant=config.strong)}
         for kind in method.views:
             choose("kind of view", kind, self.kinds)
+        require(not (method.pixels and data.features), f"{type(method).__name__} changes pixels, it cannot train on "
+                "features: leave out --encoder, or take another method")
         self.n_u = config.mu * config.batch_size if method.views else 0
         self.truth = data.y[data.unlabeled].to(self.device)            # for scores alone, never in a Batch
         self.epochs: dict[int, Tensor] = {}
@@ -48,8 +50,11 @@ class Feed:
         return torch.cat([self.epochs[k][at[at // n == k] % n] for k in needed])
 
     def view(self, kind: str, rows: Tensor, g: torch.Generator) -> Tensor:
-        """(n, num, H, W) float32 on the device: the training images `rows`, augmented and normalised."""
+        """(n, num, H, W) float32 on the device: the training images `rows`, augmented and normalised; or (n, D), stored
+        features of such views."""
         data = self.data
+        if data.features:
+            return send(data.features.view(kind, rows, g), self.device)
         images = self.kinds[kind](data.images.index_select(0, rows), g, flip=data.flip)
         return augment.normalize(images, data.mean, data.std, channels_last=self.channels_last).to(self.device)
 

@@ -55,7 +55,9 @@ def record(method: Method, data: SSLData, config: Config, initial: Network | Non
         "name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
         "imbalance": list(data.imbalance), "validation": len(data.validation), "include_labeled": included,
         "unlabeled_asked": data.unlabeled_asked, "side": data.side, "flip": data.flip},
-        "train": asdict(config), "channels": data.images.shape[1], "classes": data.classes}
+        "train": asdict(config), "channels": data.channels, "classes": data.classes}
+    if data.features is not None:
+        found["data"] |= {"encoder": data.features.encoder, "side": data.features.side, "views": data.features.views}
     if initial is not None:
         weights = hashlib.sha256()
         for value in initial.state_dict().values():

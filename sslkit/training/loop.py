@@ -18,7 +18,7 @@ from sslkit.data import SSLData, augment
 from sslkit.errors import require
 from sslkit.labelers import by_class
 from sslkit.methods import Method
-from sslkit.networks import Nets, Network, build
+from sslkit.networks import HEADS, Nets, Network, build
 from sslkit.records import Batch, Snapshot, Spec, Step
 from sslkit.training.config import Config, Machine
 from sslkit.training.feed import Feed
@@ -51,20 +51,22 @@ def means(sums: dict[str, float]) -> dict[str, float | None]:
 
 
 @torch.no_grad()
-def predict(network: Network, images: Tensor, data: SSLData, *, dtype: torch.dtype | None = None,
+def predict(network: Network, inputs: Tensor, data: SSLData, *, dtype: torch.dtype | None = None,
             batch_size: int = 500) -> tuple[Tensor, Tensor]:
-    """Probabilities (n, C) and pooled features (n, D) of plain uint8 `images` (n, num, H, W), normalised by the mean
-    and std of `data`, or of ImageNet for a network that began with its weights."""
+    """Probabilities (n, C) and pooled features (n, D) of `inputs`, rows of data.inputs or data.test_inputs: plain uint8
+    images (n, num, H, W), normalised by the mean and std of `data`, or of ImageNet for a network that began with its
+    weights; or an encoder's features."""
     network.norm_mode("running", 0.0)
     device, (mean, std) = network.classifier.weight.device, network.pixels or (data.mean, data.std)
-    outs = [network(augment.normalize(part, mean, std).to(device), dtype) for part in images.split(batch_size)]
+    ready = data.features.ready if data.features else partial(augment.normalize, mean=mean, std=std)
+    outs = [network(ready(part).to(device), dtype) for part in inputs.split(batch_size)]
     return torch.cat([o.logits for o in outs]).softmax(1), torch.cat([o.feat for o in outs])
 
 
 def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype | None = None) -> dict:
     """Accuracy on the test images, fractions: test_acc; test_acc_class, a list of C; with a long tail also
     test_acc_head, test_acc_middle and test_acc_tail."""
-    answer, truth = predict(network, data.test_images, data, dtype=dtype)[0].argmax(1).cpu(), data.test_y.cpu()
+    answer, truth = predict(network, data.test_inputs, data, dtype=dtype)[0].argmax(1).cpu(), data.test_y.cpu()
     found = by_class(answer, truth, data.num_classes, data.groups)
     return {"test_acc": (answer == truth).sum().item() / len(truth), **{f"test_acc_{k}": v for k, v in found.items()}}
 
@@ -74,7 +76,10 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
     """Networks, the method's heads and buffers, the optimiser and the feed, on the machine's device. `config` is
     resolved."""
     device = machine.torch_device()
-    network = build(config.network, data.num_classes, data.images.shape[1], seed=config.seed, weights=config.weights)
+    fit = "it has none: add --encoder" if config.network in HEADS else f"take {' or '.join(HEADS)}"
+    require((config.network in HEADS) == (data.features is not None), f"the network {config.network} is for "
+            f"{'features' if config.network in HEADS else 'images, this data has features'}: {fit}")
+    network = build(config.network, data.num_classes, data.channels, seed=config.seed, weights=config.weights)
     pseudo = None if data.pseudo is None else data.pseudo[data.unlabeled]
     spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size,
                 config.mu, config.steps, pseudo)
@@ -90,7 +95,7 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
     optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0,
                                 fused=device.type in ("cpu", "cuda"))
     channels_last = machine.use_channels_last()
-    if channels_last:
+    if channels_last and not data.features:
         nets.student.to(memory_format=torch.channels_last)
         nets.teacher.to(memory_format=torch.channels_last)
     mean, std = network.pixels or (data.mean, data.std)

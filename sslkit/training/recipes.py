@@ -101,7 +101,7 @@ def trusted_labels(whole: Run, outer: Run, data: SSLData, machine: Machine, rule
     tau = rule.tau_select
 
     def find() -> dict:
-        p, features = (out.cpu() for out in predict(outer.network().to(machine.torch_device()), data.images, data))
+        p, features = (out.cpu() for out in predict(outer.network().to(machine.torch_device()), data.inputs, data))
         how = {"tau": tau, "clustering": rule.clustering, "matching": rule.matching, "progress": progress}
         found = cluster_agree(p, features, data.known.cpu(), seed=outer.config["train"]["seed"], **how)
         info = found.info | {"confident": quality(data, confident(p, tau)), "trusted": quality(data, found)}
@@ -138,7 +138,7 @@ def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Ma
 
     def find() -> dict:
         network = runs["base"].network().to(machine.torch_device())
-        p, features = (out.cpu() for out in predict(network, data.images, data))
+        p, features = (out.cpu() for out in predict(network, data.inputs, data))
         known = data.known.cpu()
         found, own = hdl(features, known, **vars(rule), progress=progress), confident(p, 0.0)
         own = own._replace(label=torch.where(known >= 0, known, own.label))

