@@ -14,7 +14,7 @@ The rooms, each importing only from those above it:
     papers/      the papers' tables, ours beside them
     batch/       many runs and notebooks at a time, and the page they leave
     lessons/     what notebooks import: session, plots, widgets, studies
-    cli          the command line
+    cli/         the command line
 """
 __version__ = "0.1.0"
 

@@ -449,7 +449,7 @@ def test_an_outer_run_without_a_name_is_refused(refused):
 
 
 def test_a_step_of_very_many_views_is_said_before_it_is_waited_for(sslkit, monkeypatch):
-    monkeypatch.setattr(cli, "MANY_VIEWS", 50)
+    monkeypatch.setattr("sslkit.cli.training.MANY_VIEWS", 50)
     code, _, err = sslkit("train", "fixmatch", *SHORT, "--batch-size", "20")
     assert code == 0 and "note: a step makes 100 views, 0.0 GB before the network" in err
 

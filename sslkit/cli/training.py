@@ -1,11 +1,7 @@
-"""The command line: sslkit train | runs | reproduce | execute | table | lab | label | bench.
-
-Exit code 1: something failed; 2: something given cannot be used; 75: another process does it; 130: stopped.
-"""
+"""The commands that train, and those that show what was trained: train, runs, table, reproduce, execute, lab, bench."""
 import inspect
 import json
 import os
-import re
 import shlex
 import sys
 import time
@@ -13,24 +9,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from sslkit import batch
-from sslkit.errors import InputError, choose, require
+from sslkit.errors import InputError, require
 from sslkit.terminal import Parser, ProgressLine, Screen, aligned, chosen
 
 MANY_VIEWS = 20_000                  # in a step; more are slow enough for a note
-USAGE = """usage: sslkit COMMAND [FLAGS]
-
-  train METHOD   one run: supervised, mixmatch, remixmatch, fixmatch, freematch, simmatch, kd-fixmatch; --hdl on all
-                 but the last
-  runs           the runs of a store, newest first
-  reproduce      run the lessons, or with `tables` the papers' tables; leave notebooks, figures and a summary page
-  execute FILE   one notebook, as reproduce does it
-  table NAME     a paper's table, ours beside it
-  lab            open JupyterLab in the lessons
-  label FILES    labels for embeddings of any encoder, from a few labels
-  bench          what one training step costs
-  --version
-
-`sslkit COMMAND --help` explains every flag."""
 
 
 def train(argv: list[str]) -> int:
@@ -219,35 +201,6 @@ def lab(argv: list[str]) -> int:
     return subprocess.call([sys.executable, "-m", "jupyterlab", *rest], cwd=batch.lessons()[0].parent, env=environment)
 
 
-def label(argv: list[str]) -> int:
-    """sslkit label."""
-    from sslkit import labelers
-
-    parser = Parser(prog="sslkit label", description=inspect.getdoc(labelers.label).split("\n\n")[0])
-    parser.add_argument("embeddings", metavar="EMBEDDINGS", help="a table of numbers, .npy")
-    parser.add_argument("labels", metavar="LABELS", help="a .csv file with a column `label`")
-    parser.add_parameters(labelers.label, "how", leave_out=("embeddings", "labels", "progress"))
-    parser.add_argument("--json", action="store_true", help="print one line of JSON: k, curve, rounds, copied, growth "
-                                                            "and more")
-    values, line = parser.parse(argv), ProgressLine(0)
-    try:
-        how = (values.k, values.mode, values.metric, values.out)
-        info = labelers.label(values.embeddings, values.labels, *how, line.loading)
-    finally:
-        line.end()
-    if values.json:
-        print(json.dumps(info))
-        return 0
-    for k, accuracy in info["curve"].items():
-        print(f"k {k:3}: {accuracy:.1%} of the hidden labels found" + (" (chosen)" if k == info["k"] else ""))
-    most = max(info["growth"], key=info["growth"].get)
-    print(f"class {most} grew most, to {info['growth'][most]:.1f} times its share of the given labels" + (
-        ": it may have flooded others, try a smaller k" if info["growth"][most] > 2 else ""))
-    print(f"k {info['k']}, {info['rounds']:,} rounds, {info['copied']:,} labels copied where no row had a labelled "
-          f"neighbour: {values.out}")
-    return 0
-
-
 def bench(argv: list[str]) -> int:
     """sslkit bench."""
     from sslkit.training import bench as measure
@@ -260,36 +213,3 @@ def bench(argv: list[str]) -> int:
     figures = measure.bench(**chosen(measure.bench, values))
     print(json.dumps(figures) if values.json else measure.report(figures))
     return 0
-
-
-COMMANDS = {command.__name__: command for command in (train, runs, reproduce, execute, table, lab, label, bench)}
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run one command; its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if argv else 2
-    if argv[0] == "--version":
-        from sslkit import __version__
-        print(__version__)
-        return 0
-    try:
-        code = COMMANDS[choose("command", argv[0], COMMANDS)](argv[1:])
-        sys.stdout.flush()
-        return code
-    except (InputError, FloatingPointError) as error:
-        print(f"sslkit: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, InputError) else 1
-    except RuntimeError as error:
-        if not re.search("out of memory|can't allocate memory|not enough memory", str(error)):
-            raise
-        print("sslkit: the memory does not suffice; try a smaller --batch-size, --mu or --size", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())    # or Python's flush at the end would complain
-        return 141
