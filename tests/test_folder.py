@@ -3,13 +3,15 @@ import errno
 import json
 import os
 import resource
+import sys
 import threading
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin, features
 
 from sslkit.data import folder
 from sslkit.data.folder import decode, read_folder
@@ -178,6 +180,86 @@ def test_resizing_averages_and_keeps_plain_colors(tmp_path):
     assert (abs(got - 127.5) < 8).all()     # picking single pixels would give 0 or 255
     put(tmp_path / "small.png", (3, 140, 250), (2, 5))
     assert colors(decode(tmp_path / "small.png", 16)[None]) == [(3, 140, 250)]
+
+
+# Pictures as telephones make them
+
+def photo(side: int) -> Image.Image:
+    """Patches of many sizes, wider than high."""
+    rng, image = np.random.RandomState(0), np.zeros((side, side + side // 3, 3))
+    for k in (4, 16, 64):
+        patches = Image.fromarray(rng.randint(0, 256, (k, k, 3)).astype(np.uint8))
+        image += np.asarray(patches.resize(image.shape[1::-1], Image.Resampling.BICUBIC)) / 3
+    return Image.fromarray(image.astype(np.uint8))
+
+
+@pytest.mark.parametrize("side, size, same", [(1200, 32, False), (256, 64, False), (32, 32, True), (120, 32, True), (100, 64, True)])
+def test_a_large_jpeg_is_decoded_small_and_a_small_one_to_the_bit(side, size, same, tmp_path, monkeypatch):
+    photo(side).save(tmp_path / "x.jpg", quality=95)
+    fast = decode(tmp_path / "x.jpg", size).astype(int)
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "draft", lambda *a: None)
+    away = abs(fast - decode(tmp_path / "x.jpg", size))
+    assert away.max() == 0 if same else 0 < away.mean() < 1.5     # 0: it was decoded whole
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_large_jpeg_is_turned_too(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo(576).save(tmp_path / "x.jpg", quality=95, exif=exif)
+    turned = photo(576).transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90}[orientation])
+    turned.save(tmp_path / "turned.png")
+    assert abs(decode(tmp_path / "x.jpg", 32).astype(int) - decode(tmp_path / "turned.png", 32)).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", ["heic", "HEIF"])
+def test_heic_is_read_where_pillow_heif_is_installed(suffix, base):
+    heif = pytest.importorskip("pillow_heif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    heif.from_pillow(photo(96)).save(base / f"train/ant/00.{suffix}", quality=95)
+    heif.from_pillow(photo(96)).save(base / f"train/ant/01.{suffix}", quality=95, exif=exif.tobytes())
+    photo(96).save(base / "train/ant/02.png")
+    straight, turned, original = read_folder(base, size=32).images[1:4].astype(int)     # after 0.png
+    assert abs(straight - original).mean() < 3
+    assert abs(turned - np.rot90(original, -1, (1, 2))).mean() < 3
+
+
+def test_heic_without_pillow_heif_names_the_package(base, monkeypatch):
+    file = put(base / "train/ant/00.png").rename(base / "train/ant/00.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    folder._learn_heif.cache_clear()
+    with pytest.raises(InputError, match=f"{file} cannot be read as an image .HEIC takes .*pip install pillow-heif.; repair"):
+        read_folder(base, size=8)
+    assert read_folder(base, size=8, skip_bad_images=True).info["skipped"] == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("SSLKIT_CACHE", str(base.parent / "cache"))
+    if find_spec("pillow_heif"):
+        assert read_folder(base, size=8, skip_bad_images=True).info["skipped"] == 0     # installed since: read again
+
+
+def test_avif_is_read_where_pillow_can_and_else_a_sentence(base, monkeypatch):
+    if features.check("avif"):
+        photo(96).save(base / "train/ant/00.avif", quality=95)
+        photo(96).save(base / "train/ant/01.png")
+        one, other = read_folder(base, size=32).images[1:3].astype(int)
+        assert abs(one - other).mean() < 3
+    put(base / "train/ant/00.png").rename(base / "train/ant/00.avif")
+    monkeypatch.setattr(Image, "registered_extensions", dict)
+    with pytest.raises(InputError, match="00.avif cannot be read as an image .*reads no AVIF: pip install -U pillow"):
+        read_folder(base, size=8)
+
+
+def test_any_name_that_a_file_can_have(base):
+    names = ["a b.png", "it's \"so\".png", "grün ß 猫.png", "two\nlines.png", "$(x);*?.png", os.fsdecode(b"\xff\xfe.png")]
+    for k, name in enumerate(names):
+        put(base / "train/ant" / name, (k, k, k))
+        put(base / "train/it's a\nclaß" / name, (100 + k,) * 3)
+    put(base / "test/it's a\nclaß/t.png")
+    first = read_folder(base, size=8)
+    assert first.classes == ("ant", "bee", "it's a\nclaß")
+    assert colors(first.images[first.y == 2]) == [(100 + k,) * 3 for k in np.argsort(names)]
+    assert equal(read_folder(base, size=8), first)
 
 
 # What is no image

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-DECODER = 1                       # increase it when decode() gives other pixels: every cache is then made anew
+DECODER = 2                       # increase it when decode() gives other pixels: every cache is then made anew
 
 
 class Arrays(NamedTuple):

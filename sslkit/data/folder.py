@@ -3,6 +3,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ from sslkit.data.cache import Arrays, cached, summarize
 from sslkit.errors import InputError, require
 from sslkit.records import Progress
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+HEIF = (".heic", ".heif")         # what Pillow does not read alone
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", *HEIF)
 PIECE = 64                        # images that a worker takes at once
 
 
@@ -20,7 +23,13 @@ def decode(path: str | Path, size: int) -> np.ndarray:
     """An image file's central square, (3, size, size) uint8, converted as read_folder() says. Raises as Pillow does."""
     if not stat.S_ISREG(os.stat(path).st_mode):     # opening a pipe would wait for whoever writes into it
         raise ValueError("it is not a regular file")
+    suffix = Path(path).suffix.lower()
+    if suffix in HEIF:
+        _learn_heif()
+    elif suffix == ".avif" and suffix not in Image.registered_extensions():
+        raise ValueError("this Pillow reads no AVIF: pip install -U pillow")
     with Image.open(path) as file:
+        file.draft(None, (2 * size, 2 * size))      # a large JPEG is decoded small, but the resize sees twice its size
         image = ImageOps.exif_transpose(file)
     if image.mode.startswith(("I", "F")):     # Pillow's conversion would clip them at 255
         grey = np.asarray(image)
@@ -36,6 +45,16 @@ def decode(path: str | Path, size: int) -> np.ndarray:
     if side != size:
         image = image.resize((size, size), Image.Resampling.BICUBIC)     # antialiased
     return np.asarray(image).transpose(2, 0, 1)
+
+
+@cache
+def _learn_heif() -> None:
+    """Let Pillow read HEIC, the photographs of many telephones."""
+    try:
+        from pillow_heif import register_heif_opener  # an optional package, and slow to import
+    except ImportError as e:
+        raise ValueError("HEIC takes another package: pip install pillow-heif") from e
+    register_heif_opener()
 
 
 def read_files(train: Sequence, y: np.ndarray, test: Sequence, test_y: np.ndarray, classes: Sequence[str], *, size: int,
@@ -83,8 +102,9 @@ def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = Fal
 
     Every image becomes (3, size, size) uint8: rotated by its EXIF orientation, cut to its central square, resized
     (bicubic, antialiased). Grey and 1-bit images get three equal channels; palettes and CMYK become RGB; transparent
-    pixels are laid over black; 16-bit grey is scaled, v / 257 rounded; an animation gives its first frame. Rows: first
-    train/, then unlabeled/, each sorted by name. Hidden files are ignored; so are files without one of SUFFIXES, and
+    pixels are laid over black; 16-bit grey is scaled, v / 257 rounded; an animation gives its first frame; HEIC needs
+    the package pillow-heif. A large JPEG is decoded at a half, a quarter or an eighth of its size. Rows: first train/,
+    then unlabeled/, each sorted by name. Hidden files are ignored; so are files without one of SUFFIXES, and
     info["ignored"] counts these. A bad image is an error; with `skip_bad_images` it is left out, info["skipped"] counts
     such images and info["skipped_files"] names the first ten. Decoded once: see cached(). InputError: no folder, no
     train/ or test/, fewer than two classes, a class without images, other classes in test/ than in train/, a bad image.
@@ -109,7 +129,8 @@ def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = Fal
     train, test = (sum(of.values(), []) for of in found.values())
     unlabeled, other = _images(base / "unlabeled") if (base / "unlabeled").exists() else ([], 0)
     train, y = train + unlabeled, np.concatenate([y, np.full(len(unlabeled), -1)])
-    arrays = cached(f"folder {base} {size} {skip_bad_images}", train + test, lambda: read_files(
+    skipping = skip_bad_images and f"heif {bool(find_spec('pillow_heif'))}"      # installed since, it skips fewer
+    arrays = cached(f"folder {base} {size} {skipping}", train + test, lambda: read_files(
         train, y, test, test_y, list(found["train"]), size=size, skip_bad_images=skip_bad_images, progress=progress))
     return arrays._replace(info={**arrays.info, "ignored": ignored + other})
 
