@@ -85,6 +85,8 @@ def test_unknown_names_are_refused():
     for name in ("folder", "folder:"):
         with pytest.raises(InputError, match="folder:PATH"):
             load(name)
+    with pytest.raises(InputError, match="pictures is given with the path of a folder, pictures:PATH"):
+        load("pictures:")
     for name in ("", "Digits", "folders:x", None):
         with pytest.raises(InputError, match="unknown data set"):
             load(name)
@@ -108,6 +110,29 @@ def test_a_folder_is_loaded_by_its_path(tmp_path):
     with pytest.raises(InputError, match="2.jpg cannot be read"):
         load(name)
     assert load(name, skip_bad_images=True).info["skipped"] == 1
+
+
+def test_pictures_without_labels_are_loaded_and_not_split(tmp_path):
+    for k, name in enumerate(("b.png", "c/1.png", "a.png")):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (50, 40), (k, k, k)).save(tmp_path / "set" / name)
+    data = load(f"pictures:{tmp_path}/set", size=16)
+    assert data.name == f"pictures:{tmp_path}/set" and data.images[:, 0, 0, 0].tolist() == [2, 0, 1] and data.side == 16
+    assert data.info["files"] == ["a.png", "b.png", "c/1.png"] and data.y.tolist() == [-1] * 3 and data.flip
+    assert len(data.test_images) == len(data.test_y) == data.num_classes == data.num_labeled == 0 and data.num_unlabeled == 3
+    assert "3 images, 0 labelled, 3 unlabelled, 0 for the test, 0 classes" in repr(data) and data.known.tolist() == [-1] * 3
+    with pytest.raises(InputError, match="set has no classes: label some pictures first.*train/CLASS/.*`sslkit embed`"):
+        split(data, 10)
+
+
+def test_rows_keep_their_names_when_others_leave(tmp_path):
+    for name in ("train/a/0.png", "train/a/1.png", "train/a/2.png", "train/b/3.png", "train/b/4.png", "test/a/5.png", "test/b/6.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (int(name[-5]),) * 3).save(tmp_path / name)
+    data = load(f"folder:{tmp_path}", size=8)
+    tail = split(data, 2, validation=2)
+    assert len(tail.images) == 3 and tail.info["files"] == data.info["files"]
+    assert [data.info["files"][row][-5] for row in tail.validation] == [str(level) for level in tail.test_images[:, 0, 0, 0].tolist()]
 
 
 # torchvision's sets, small files in their formats
@@ -292,6 +317,7 @@ def test_food101_is_resized_and_cached(food):
     assert data.images.shape == (3, 3, 128, 128) and data.images[:, 0, 5, 5].tolist() == [30, 10, 170]
     assert data.test_images[:, 2, 5, 5].tolist() == [20, 110]
     assert data.y.tolist() == [0, 0, 1] and data.test_y.tolist() == [0, 1]
+    assert data.info["files"] == ["pho/3.jpg", "pho/1.jpg", "taco/7.jpg", "pho/2.jpg", "taco/1.jpg"]
     assert data.classes == ("pho", "taco") and data.flip and calls == [(5, 5, "decoding images")]
     assert load("food101", progress=lambda *call: calls.append(call)).hash == data.hash and len(calls) == 1
     assert load("food101", size=32).side == 32

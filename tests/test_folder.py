@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, JpegImagePlugin, features
 
 from sslkit.data import folder
-from sslkit.data.folder import decode, read_folder
+from sslkit.data.folder import decode, read_folder, read_pictures
 from sslkit.errors import InputError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -67,7 +67,9 @@ def test_rows_labels_and_classes_in_the_order_of_names(base):
     assert arrays.y.tolist() == [0, 0, 0, 1, 1, -1, -1]
     assert colors(arrays.test_images) == [(70, 80, 90), (91, 92, 93)] and arrays.test_y.tolist() == [0, 1]
     assert arrays.classes == ("ant", "bee")
-    assert arrays.info == {"skipped": 0, "skipped_files": [], "ignored": 0}
+    files = [f"train/{name}.png" for name in ("ant/0", "ant/1", "ant/2", "bee/x", "bee/y")]
+    files += ["unlabeled/z.png", "unlabeled/deep/er/a.png", "test/ant/t.png", "test/bee/t.png"]
+    assert arrays.info == {"skipped": 0, "skipped_files": [], "ignored": 0, "files": files}
 
 
 def test_mean_and_std_are_of_the_training_images_alone(base):
@@ -300,6 +302,7 @@ def test_a_bad_image_is_named_or_skipped(base, how):
     arrays = read_folder(base, size=8, skip_bad_images=True)
     assert arrays.info["skipped"] == 1 and arrays.info["skipped_files"] == [str(bad)]
     assert arrays.digest == good.digest and arrays.y.tolist() == [0, 0, 0, 1, 1]     # labels stay with their images
+    assert arrays.info["files"] == good.info["files"] and len(good.info["files"]) == 7     # a row's name stays with it too
     again = read_folder(base, size=8, skip_bad_images=True)
     assert again.info == arrays.info
     with pytest.raises(InputError, match="cannot be read"):
@@ -405,6 +408,47 @@ def test_a_link_to_an_image_is_an_image(base, tmp_path):
     (base / "train/ant/1.png").rename(tmp_path / "elsewhere.png")
     (base / "train/ant/1.png").symlink_to(tmp_path / "elsewhere.png")
     assert read_folder(base, size=8).digest == digest
+
+
+# Pictures without labels
+
+def test_pictures_are_every_image_in_the_order_of_names(base, cache):
+    put(base / "top.jpg", (9, 9, 9))
+    put(base / ".hidden/x.png")
+    put(base / "a b/.x.png")
+    (base / "notes.txt").write_text("no image")
+    put(base / "unlabeled/deep/er.png", (1, 1, 1))
+    first, second = Counter(), Counter()
+    arrays = read_pictures(base, size=8, progress=first)
+    assert colors(arrays.images) == [(9, 9, 9), (70, 80, 90), (91, 92, 93), GREEN, RED, (10, 20, 30), BLUE, (40, 50, 60), (1, 1, 1)]
+    names = "top.jpg test/ant/t.png test/bee/t.png train/ant/0.png train/ant/1.png train/ant/2.png train/bee/x.png train/bee/y.png"
+    assert arrays.info == {"skipped": 0, "skipped_files": [], "ignored": 1, "files": [*names.split(), "unlabeled/deep/er.png"]}
+    assert arrays.y.tolist() == [-1] * 9 and arrays.y.dtype == np.int64 and arrays.classes == ()
+    assert arrays.test_images.shape == (0, 3, 8, 8) and arrays.test_y.shape == (0,) and arrays.test_y.dtype == np.int64
+    assert equal(read_pictures(base, size=8, progress=second), arrays) and first.calls[-1][0] == 9 and second.calls == []
+    assert read_folder(base, size=8).classes == ("ant", "bee") and len(list(cache.iterdir())) == 2
+
+
+def test_a_bad_picture_is_named_or_skipped(base):
+    bad = spoil(base, "text")
+    with pytest.raises(InputError, match=f"{bad} cannot be read as an image.*--skip-bad-images"):
+        read_pictures(base, size=8)
+    info = read_pictures(base, size=8, skip_bad_images=True).info
+    assert info["skipped_files"] == [str(bad)] and len(info["files"]) == 7 and "train/ant/0.5.jpg" not in info["files"]
+    for file in base.rglob("*.*"):
+        file.write_text("no image")
+    with pytest.raises(InputError, match="no image is left in .*set: none could be read"):
+        read_pictures(base, size=8, skip_bad_images=True)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no folder .*/nowhere"):
+        read_pictures(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="one.png is a file; give the folder that holds the images"):
+        read_pictures(put(tmp_path / "one.png"))
+    (tmp_path / "empty/er").mkdir(parents=True)
+    with pytest.raises(InputError, match="empty holds no images .*, and no folder below it does"):
+        read_pictures(tmp_path / "empty")
 
 
 # The cache

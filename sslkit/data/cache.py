@@ -40,7 +40,7 @@ def summarize(images, y, test_images, test_y, classes: Sequence[str], info: dict
     arrays = [np.ascontiguousarray(a, t) for a, t in ((images, "u1"), (y, "<i8"), (test_images, "u1"), (test_y, "<i8"))]
     digest = hashlib.sha256(json.dumps([list(classes), [a.shape for a in arrays]]).encode())
     for a in arrays:
-        digest.update(memoryview(a).cast("B"))
+        digest.update(a.reshape(-1))
     # Sums of integers, in pieces that fit a laptop: every machine finds the same mean and std, to the last bit.
     counts = sum(np.stack([np.bincount(channel.ravel(), minlength=256) for channel in piece.swapaxes(0, 1)])
                  for piece in np.array_split(arrays[0], 1 + len(arrays[0]) // 1000))     # (num, 256)

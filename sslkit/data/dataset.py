@@ -30,7 +30,7 @@ class SSLData:
     labeled: Tensor               # (num_labeled,) int64    rows of images; the classes take turns
     unlabeled: Tensor             # (num_unlabeled,) int64  rows of images, ascending
     seed: int                     # it chose the labelled rows
-    info: dict                    # loading report: images skipped, files ignored ...
+    info: dict                    # loading report: images skipped, files ignored ...; "files" names the rows as loaded
     validation: Tensor            # (V,) int64              rows as loaded that replace the test set, if any
     pseudo: Tensor | None = None  # (N,) int64              a labeler's labels of the training images, -1: no label
     imbalance: tuple[float, float] = (1.0, 1.0)     # factor of the labelled and of the unlabelled images, see split()

@@ -57,9 +57,12 @@ def _learn_heif() -> None:
     register_heif_opener()
 
 
-def read_files(train: Sequence, y: np.ndarray, test: Sequence, test_y: np.ndarray, classes: Sequence[str], *, size: int,
-               skip_bad_images: bool, progress: Progress | None) -> Arrays:
-    """The image files `train`, N paths, and `test` as Arrays. InputError for a bad image that is not to be skipped."""
+def read_files(base: str | Path, train: Sequence, y: np.ndarray, test: Sequence, test_y: np.ndarray,
+               classes: Sequence[str], *, size: int, skip_bad_images: bool, progress: Progress | None) -> Arrays:
+    """The image files `train`, N paths, and `test`, below `base`, as Arrays. info["files"] are their paths from there.
+
+    InputError for a bad image that is not to be skipped, and where none is left of a class, or at all.
+    """
     ok = isinstance(size, (int, np.integer)) and 8 <= size <= 1024
     require(ok, f"size must be a whole number of pixels from 8 to 1024, not {size!r}")
     paths, n = [*train, *test], len(train)
@@ -93,7 +96,9 @@ def read_files(train: Sequence, y: np.ndarray, test: Sequence, test_y: np.ndarra
     for part, have in (("train", parts[1]), ("test", parts[3])):
         for c in set(range(len(classes))).difference(have.tolist()):
             raise InputError(f"class {classes[c]!r} has no image left in {part}/: none could be read")
-    return summarize(*parts, classes, {"skipped": len(skipped), "skipped_files": skipped[:10]})
+    require(len(parts[1]) > 0, f"no image is left in {base}: none could be read")
+    files = [os.path.relpath(paths[i], base) for i in np.flatnonzero(good)]
+    return summarize(*parts, classes, {"skipped": len(skipped), "skipped_files": skipped[:10], "files": files})
 
 
 def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = False,
@@ -106,12 +111,11 @@ def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = Fal
     the package pillow-heif. A large JPEG is decoded at a half, a quarter or an eighth of its size. Rows: first train/,
     then unlabeled/, each sorted by name. Hidden files are ignored; so are files without one of SUFFIXES, and
     info["ignored"] counts these. A bad image is an error; with `skip_bad_images` it is left out, info["skipped"] counts
-    such images and info["skipped_files"] names the first ten. Decoded once: see cached(). InputError: no folder, no
-    train/ or test/, fewer than two classes, a class without images, other classes in test/ than in train/, a bad image.
+    such images and info["skipped_files"] names the first ten. info["files"] has the path of each row from `path`, those
+    of the test rows last. Decoded once: see cached(). InputError: no folder, no train/ or test/, fewer than two
+    classes, a class without images, other classes in test/ than in train/, a bad image.
     """
-    base = Path(path).expanduser().absolute()
-    require(base.exists(), f"there is no folder {base}")
-    require(base.is_dir(), f"{base} is a file; give the folder that holds train/ and test/")
+    base = _folder(path, "train/ and test/")
     found, ignored = {}, 0        # found: part -> class -> paths
     for part in ("train", "test"):
         require((base / part).is_dir(), f"{base} has no {part}/; there must be train/<class>/* and test/<class>/*")
@@ -129,10 +133,40 @@ def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = Fal
     train, test = (sum(of.values(), []) for of in found.values())
     unlabeled, other = _images(base / "unlabeled") if (base / "unlabeled").exists() else ([], 0)
     train, y = train + unlabeled, np.concatenate([y, np.full(len(unlabeled), -1)])
+    return _read("folder", base, (train, y, test, test_y, list(found["train"])), ignored + other, size, skip_bad_images,
+                 progress)
+
+
+def read_pictures(path: str | Path, *, size: int = 32, skip_bad_images: bool = False,
+                  progress: Progress | None = None) -> Arrays:
+    """Every image in a folder, at any depth and in the order of names, read as read_folder() does, without any label.
+
+    All y are -1, there are no classes, and test_images is (0, 3, size, size). A folder train/ or test/ is one like any
+    other. InputError: no folder, no image in it, a bad image.
+    """
+    base = _folder(path, "the images")
+    paths, ignored = _images(base)
+    require(bool(paths), f"{base} holds no images ({' '.join(SUFFIXES)}), and no folder below it does")
+    none = np.empty(0, np.int64)
+    return _read("pictures", base, (paths, np.full(len(paths), -1), [], none, ()), ignored, size, skip_bad_images,
+                 progress)
+
+
+def _read(kind: str, base: Path, parts: tuple, ignored: int, size: int, skip_bad_images: bool,
+          progress: Progress | None) -> Arrays:
+    """read_files() of `parts` (train, y, test, test_y, classes), cached."""
     skipping = skip_bad_images and f"heif {bool(find_spec('pillow_heif'))}"      # installed since, it skips fewer
-    arrays = cached(f"folder {base} {size} {skipping}", train + test, lambda: read_files(
-        train, y, test, test_y, list(found["train"]), size=size, skip_bad_images=skip_bad_images, progress=progress))
-    return arrays._replace(info={**arrays.info, "ignored": ignored + other})
+    arrays = cached(f"{kind} {base} {size} {skipping}", [*parts[0], *parts[2]], lambda: read_files(
+        base, *parts, size=size, skip_bad_images=skip_bad_images, progress=progress))
+    return arrays._replace(info={**arrays.info, "ignored": ignored})
+
+
+def _folder(path: str | Path, content: str) -> Path:
+    """`path`, absolute. InputError unless it is a folder."""
+    base = Path(path).expanduser().absolute()
+    require(base.exists(), f"there is no folder {base}")
+    require(base.is_dir(), f"{base} is a file; give the folder that holds {content}")
+    return base
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:

@@ -10,7 +10,7 @@ import torch
 
 from sslkit.data.cache import Arrays, cached, summarize
 from sslkit.data.dataset import SSLData, rows_by_class
-from sslkit.data.folder import read_files, read_folder
+from sslkit.data.folder import read_files, read_folder, read_pictures
 from sslkit.errors import InputError, choose, require
 from sslkit.records import Progress
 
@@ -41,6 +41,8 @@ SOURCES = {
     "food101": Source("Food-101", side=128, sized=True),
     "folder": Source("a folder", sized=True)}
 
+FOLDERS = {"folder": (read_folder, "train/<class>/* and test/<class>/*"), "pictures": (read_pictures, "images")}
+
 
 FEATURES = Source("features", network="linear", steps=800, batch_size=32)       # of any data set
 
@@ -53,7 +55,8 @@ def source(name: str, features: bool = False) -> Source:
 def load(name: str = "digits", *, root: str | Path | None = None, download: bool = False, size: int | None = None,
          skip_bad_images: bool = False, device: str | torch.device = "cpu",
          progress: Progress | None = None) -> SSLData:
-    """A data set with no labelled rows yet: `name` is one of SOURCES, or "folder:PATH" (see folder.read_folder).
+    """A data set with no labelled rows yet: `name` is one of SOURCES, or "folder:PATH" (see folder.read_folder), or
+    "pictures:PATH", images without any label (see folder.read_pictures).
 
     root: where torchvision's data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit); only `download` fetches them.
     size: pixels a side, for folders (default: 32) and food101 (default: 128). progress: shown (done, total, what)
@@ -63,13 +66,14 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
     """
     how = {"skip_bad_images": skip_bad_images, "progress": progress}
     kind, _, path = str(name).partition(":")
-    if kind == "folder":
-        require(path != "", "a folder is given with its path, folder:PATH; it holds train/<class>/* and test/<class>/*")
+    if kind in FOLDERS:
+        read, content = FOLDERS[kind]
+        require(path != "", f"{kind} is given with the path of a folder, {kind}:PATH; it holds {content}")
         path = Path(path).expanduser().absolute()
-        name, size = f"folder:{path}", source(name).side if size is None else size
-        arrays = read_folder(path, size=size, **how)
+        name, size = f"{kind}:{path}", source(name).side if size is None else size
+        arrays = read(path, size=size, **how)
     else:
-        choose("data set", name, (*(known for known in SOURCES if known != "folder"), "folder:PATH"))
+        choose("data set", name, (*(known for known in SOURCES if known != "folder"), "folder:PATH", "pictures:PATH"))
         root = Path(root or os.environ.get("SSLKIT_DATA") or "~/.cache/sslkit").expanduser().absolute()
         side = source(name).side
         require(source(name).sized or size in (None, side),
@@ -139,7 +143,7 @@ def _torchvision(name: str, root: Path, download: bool, **how) -> Arrays:
     train, test = opened()
     paths, y, test_y = train._image_files + test._image_files, np.array(train._labels), np.array(test._labels)
     return cached(f"food101 {root} {how['size']} {how['skip_bad_images']}", paths, lambda: read_files(
-        train._image_files, y, test._image_files, test_y, train.classes, **how))
+        train._images_folder, train._image_files, y, test._image_files, test_y, train.classes, **how))
 
 
 def _open(name: str, kind: type, root: Path, download: bool, files: list[tuple[Path, str | None]], part: dict):

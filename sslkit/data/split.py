@@ -26,8 +26,11 @@ def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = 
     with -F, the last has F times as many as the first. Every class keeps at least one (our rule). `unlabeled_imbalance`
     is the factor of the unlabelled images (default: the same). `unlabeled` is their number, without the labelled ones
     among them (default: as many as the data has). Images in neither part leave the data, except those of unknown class.
-    Raises InputError for counts that are not possible.
+    data.info stays that of all rows as loaded. Raises InputError for counts that are not possible, and for data without
+    classes.
     """
+    require(data.num_classes > 0, f"{data.name} has no classes: label some pictures first, either by putting them into "
+            "the train/CLASS/ and test/CLASS/ of a folder:PATH, or with `sslkit embed` and `sslkit label`")
     for what, value in (("labels", labels), ("seed", seed), ("validation", validation), ("unlabeled", unlabeled)):
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         require(whole or what == "unlabeled" and value is None, f"{what} must be a whole number, not {value!r}")
