@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin, features
 
+from sslkit.data import cache as cache_module
 from sslkit.data import folder
 from sslkit.data.folder import decode, read_folder, read_pictures
 from sslkit.errors import InputError
@@ -505,6 +506,36 @@ def test_a_changed_folder_is_read_again_and_the_old_cache_removed(base, cache):
     counter = Counter()
     os.utime(base / "test/ant/t.png", ns=(0, 0))
     assert read_folder(base, size=8, progress=counter).digest == digests[-1] and counter.calls
+
+
+def mapped(a: np.ndarray) -> bool:
+    while isinstance(a, np.ndarray) and not isinstance(a, np.memmap):
+        a = a.base
+    return a is not None
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_large_arrays_lie_in_files_and_are_the_same(base, cache, monkeypatch, bad):
+    if bad:
+        spoil(base, "text")
+    small = read_folder(base, size=8, skip_bad_images=bad)
+    remove(cache)
+    monkeypatch.setattr(cache_module, "LARGE", 5 * 3 * 8 * 8)
+    read, again = (read_folder(base, size=8, skip_bad_images=bad) for _ in range(2))
+    assert equal(read, small) and equal(again, small)
+    assert mapped(read.images) and mapped(again.images) and not mapped(small.images) and not mapped(again.test_images)
+    assert len(list(cache.iterdir())) == 1      # the file that was filled has no name
+    again.images[:] = 0
+    assert equal(read_folder(base, size=8, skip_bad_images=bad), small)      # what is written stays with its process
+
+
+def test_without_room_for_such_a_file_the_memory_must_do(base, cache, monkeypatch):
+    def full(*how):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache_module, "LARGE", 100)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert colors(read_folder(base, size=8).images)[:2] == [GREEN, RED]
 
 
 def test_sizes_and_folders_have_caches_of_their_own(base, cache):

@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 DECODER = 2                       # increase it when decode() gives other pixels: every cache is then made anew
+LARGE = 2**30                     # bytes; an array beyond that lies in a file, and may exceed the memory
 
 
 class Arrays(NamedTuple):
@@ -43,12 +45,28 @@ def summarize(images, y, test_images, test_y, classes: Sequence[str], info: dict
         digest.update(a.reshape(-1))
     # Sums of integers, in pieces that fit a laptop: every machine finds the same mean and std, to the last bit.
     counts = sum(np.stack([np.bincount(channel.ravel(), minlength=256) for channel in piece.swapaxes(0, 1)])
-                 for piece in np.array_split(arrays[0], 1 + len(arrays[0]) // 1000))     # (num, 256)
+                 for piece in np.array_split(arrays[0], 1 + arrays[0].size // 2**24))     # (num, 256)
     n, levels = int(counts[0].sum()), np.arange(256)
     sums, squares = (counts @ levels).tolist(), (counts @ levels**2).tolist()
     mean = tuple(s / (255 * n) for s in sums)
     std = tuple(math.sqrt(n * q - s * s) / (255 * n) or 1.0 for s, q in zip(sums, squares))     # 1: if constant
     return Arrays(*arrays, tuple(classes), mean, std, digest.hexdigest(), info)
+
+
+def home() -> Path:
+    """The folder of the cache."""
+    return Path(os.environ.get("SSLKIT_CACHE") or "~/.cache/sslkit").expanduser() / "folders"
+
+
+def empty(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of `shape`, uint8, to be filled; a LARGE one in a file of the cache that is gone when nobody uses it."""
+    if math.prod(shape) > LARGE:
+        with suppress(OSError, AttributeError):      # no such room, or macOS: it must fit into the memory, then
+            home().mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=home()) as file:
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))     # a full disk would kill us later, at a write
+                return np.memmap(file, np.uint8, "r+", shape=shape)
+    return np.empty(shape, np.uint8)
 
 
 def cached(what: str, sources: Sequence[str | Path], build: Callable[[], Arrays]) -> Arrays:
@@ -57,7 +75,6 @@ def cached(what: str, sources: Sequence[str | Path], build: Callable[[], Arrays]
     The result is kept as .npy files and meta.json in a folder that appears complete or not at all and never changes
     afterwards, so processes need no lock. A damaged folder is made anew; if it cannot be written, the user is warned.
     """
-    home = Path(os.environ.get("SSLKIT_CACHE") or "~/.cache/sslkit").expanduser() / "folders"
     now = hashlib.sha256()
     for path in sources:
         try:
@@ -66,10 +83,11 @@ def cached(what: str, sources: Sequence[str | Path], build: Callable[[], Arrays]
         except OSError:               # such as a link to nowhere: build() will name it in its error
             now.update(os.fsencode(path))
     key = hashlib.sha256(os.fsencode(f"{what} {DECODER}")).hexdigest()[:16]
-    place = home / f"{key}-{now.hexdigest()[:16]}"
+    place = home() / f"{key}-{now.hexdigest()[:16]}"
     try:
         meta = json.loads((place / "meta.json").read_text())
-        arrays = [np.load(place / f"{name}.npy") for name in Arrays._fields[:4]]
+        files = [place / f"{name}.npy" for name in Arrays._fields[:4]]
+        arrays = [np.load(file, mmap_mode="c" if file.stat().st_size > LARGE else None) for file in files]
         if [list(a.shape) for a in arrays] == meta.pop("shapes"):
             return Arrays(*arrays, *(tuple(v) if isinstance(v, list) else v for v in meta.values()))
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
@@ -79,8 +97,8 @@ def cached(what: str, sources: Sequence[str | Path], build: Callable[[], Arrays]
         _keep(result, place)
     except OSError as e:
         if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):     # these two: another process was faster
-            warnings.warn(f"not cached in {home}, the images will be read again next time: {e}", stacklevel=2)
-    for old in home.glob(f"{key}-*"):
+            warnings.warn(f"not cached in {home()}, the images will be read again next time: {e}", stacklevel=2)
+    for old in home().glob(f"{key}-*"):
         with suppress(OSError):       # a tmp folder may belong to a running process, but not after an hour
             if old != place and ("-tmp-" not in old.name or time.time() - old.stat().st_mtime > 3600):
                 shutil.rmtree(old)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from sslkit.data.cache import Arrays, cached, summarize
+from sslkit.data.cache import Arrays, cached, empty, summarize
 from sslkit.errors import InputError, require
 from sslkit.records import Progress
 
@@ -66,7 +66,7 @@ def read_files(base: str | Path, train: Sequence, y: np.ndarray, test: Sequence,
     ok = isinstance(size, (int, np.integer)) and 8 <= size <= 1024
     require(ok, f"size must be a whole number of pixels from 8 to 1024, not {size!r}")
     paths, n = [*train, *test], len(train)
-    images = np.empty((len(paths), 3, size, size), np.uint8)
+    images = empty((len(paths), 3, size, size))
     good = np.ones(len(paths), bool)
 
     def work(start: int) -> list[tuple[int, Exception]]:
@@ -90,15 +90,16 @@ def read_files(base: str | Path, train: Sequence, y: np.ndarray, test: Sequence,
     finally:
         pool.shutdown(cancel_futures=True)
     skipped = [str(paths[i]) for i in np.flatnonzero(~good)]
-    parts = images[:n], y, images[n:], test_y
-    if skipped:
-        parts = [a[g] for a, g in zip(parts, (good[:n], good[:n], good[n:], good[n:]))]
-    for part, have in (("train", parts[1]), ("test", parts[3])):
+    for to, row in enumerate(np.flatnonzero(good) if skipped else ()):
+        images[to] = images[row]     # in its place, as a second array might not fit
+    y, test_y = y[good[:n]], test_y[good[n:]]
+    for part, have in (("train", y), ("test", test_y)):
         for c in set(range(len(classes))).difference(have.tolist()):
             raise InputError(f"class {classes[c]!r} has no image left in {part}/: none could be read")
-    require(len(parts[1]) > 0, f"no image is left in {base}: none could be read")
+    require(len(y) > 0, f"no image is left in {base}: none could be read")
     files = [os.path.relpath(paths[i], base) for i in np.flatnonzero(good)]
-    return summarize(*parts, classes, {"skipped": len(skipped), "skipped_files": skipped[:10], "files": files})
+    info = {"skipped": len(skipped), "skipped_files": skipped[:10], "files": files}
+    return summarize(images[:len(y)], y, images[len(y):len(files)], test_y, classes, info)
 
 
 def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = False,
