@@ -1,4 +1,4 @@
-"""The command line: sslkit train | runs | reproduce | execute | table | lab | label | bench.
+"""The command line: sslkit train | runs | reproduce | execute | table | lab | embed | label | probe | bench.
 
 Exit code 1: something failed; 2: something given cannot be used; 75: another process does it; 130: stopped.
 """
@@ -6,7 +6,7 @@ import os
 import re
 import sys
 
-from sslkit.cli.labels import label
+from sslkit.cli.labels import embed, label, probe
 from sslkit.cli.training import bench, execute, lab, reproduce, runs, table, train
 from sslkit.errors import InputError, choose
 
@@ -19,13 +19,16 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
   execute FILE   one notebook, as reproduce does it
   table NAME     a paper's table, ours beside it
   lab            open JupyterLab in the lessons
+  embed FOLDER   features of a folder of pictures, by a pre-trained encoder
   label FILES    labels for embeddings of any encoder, from a few labels
+  probe          how good an encoder's features are, by linear evaluation with all labels
   bench          what one training step costs
   --version
 
 `sslkit COMMAND --help` explains every flag."""
 
-COMMANDS = {command.__name__: command for command in (train, runs, reproduce, execute, table, lab, label, bench)}
+COMMANDS = {command.__name__: command
+            for command in (train, runs, reproduce, execute, table, lab, embed, label, probe, bench)}
 
 
 def main(argv: list[str] | None = None) -> int:

