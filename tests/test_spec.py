@@ -31,6 +31,8 @@ def specs():
         for recipe in recipes:
             yield RunSpec(method, recipe=recipe)
             yield RunSpec(method, OTHER_DATA, OTHER_TRAIN, changed, recipe)
+            if not usual.make().pixels:
+                yield RunSpec(method, replace(OTHER_DATA, encoder="timm:resnet18", views=9), replace(OTHER_TRAIN, weights="a.pth"), changed, recipe)
 
 
 @pytest.mark.parametrize("spec", list(specs()), ids=lambda spec: spec.name)

@@ -29,7 +29,7 @@ from sslkit.records import Progress
 
 PICTURES = 64                     # embedded at a time
 KEY = 16                          # bytes that name a picture
-POOLS = {"weak": ("plain",), "strong": ("weak", "strong")}         # which stored views serve as a method's view
+POOLS = {"weak": ("plain", "weak"), "strong": ("weak", "strong")}          # the stored views from which a view is drawn
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,7 @@ SOURCES = {
 FOLDERS = {"folder": (read_folder, "train/<class>/* and test/<class>/*"), "pictures": (read_pictures, "images")}
 
 
-FEATURES = Source("features", network="linear", steps=800, batch_size=32)       # of any data set
+FEATURES = Source("features", network="linear", steps=800, batch_size=32, lr=0.003)       # of any data set
 
 
 def source(name: str, features: bool = False) -> Source:

@@ -80,5 +80,7 @@ def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weig
         else:
             backbone = SmallConvNet(channels) if name == "small" else TorchvisionBackbone(name, weights)
         network = Network(backbone, num_classes)
+    if name == "linear":          # on 1,280 features random weights would be sure of something from the start
+        nn.init.zeros_(network.classifier.weight)
     network.pixels = expected_pixels(weights, channels)
     return network

@@ -49,14 +49,14 @@ class DataSpec:
                                "(default: 0, evaluate on the test set)"] = 0
     size: Annotated[int | None, "side in pixels of a folder's and food101's images, resized (default: 32, food101 "
                                 "128); with --encoder, of the pictures that it gets (default: its own)"] = None
-    encoder: Annotated[str | None, "train on features of a pre-trained encoder: timm:NAME, torchvision:NAME or "
-                                   "efficientnet-lite0 (default: train on pixels)"] = None
-    views: Annotated[int, "weak and strong views of each training image whose features the encoder makes, a third of "
-                          "them weak (default: 6)"] = 6
     flip: Annotated[bool | None, "may a weak view mirror an image? (default: yes, but not on digits and svhn)"] = None
     root: Annotated[str | None, "where downloaded data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit)"] = None
     download: Annotated[bool, "download the data set if it is not there"] = False
     skip_bad_images: Annotated[bool, "leave out files that are no images, and count them"] = False
+    encoder: Annotated[str | None, "train on features of a pre-trained encoder: timm:NAME, torchvision:NAME or "
+                                   "efficientnet-lite0 (default: train on pixels)"] = None
+    views: Annotated[int, "weak and strong views of each training image whose features the encoder makes, a third of "
+                          "them weak (default: 6)"] = 6
 
     def load(self, seed: int, loaded: dict | None = None, progress: Progress | None = None, weights: str = "none",
              strong: str | None = None) -> SSLData:
