@@ -1,11 +1,15 @@
 """Data sets in their real formats, and splits that are the same on every machine."""
+import gzip
 import hashlib
 import http.server
 import json
 import os
 import pickle
+import shutil
 import tarfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
+from sslkit.data import sources
 from sslkit.data.dataset import SSLData
 from sslkit.data.sources import SOURCES, STL10, load
 from sslkit.data.split import split
@@ -28,6 +33,7 @@ def home(tmp_path, monkeypatch) -> Path:
     """An empty place for data sets, and one for the cache."""
     monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SSLKIT_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(sources, "DEBIAN", tmp_path / "no package")
     return tmp_path / "data"
 
 
@@ -230,15 +236,23 @@ def test_svhn(home, monkeypatch):
     assert data.info == {"extra": "not used: train alone"}
 
 
-def test_svhn_is_downloaded_when_asked(home, monkeypatch, tmp_path):
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a web server for the files in `folder`."""
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
 
-    images, _ = svhn(monkeypatch, tmp_path / "web")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "web")) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        lists = {part: [f"http://127.0.0.1:{server.server_port}/{file}", file, check]
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_svhn_is_downloaded_when_asked(home, monkeypatch, tmp_path):
+    images, _ = svhn(monkeypatch, tmp_path / "web")
+    with served(tmp_path / "web") as address:
+        lists = {part: [address + file, file, check]
                  for part, (_, file, check) in datasets.SVHN.split_list.items()}
         monkeypatch.setattr(datasets.SVHN, "split_list", lists)
         with pytest.raises(InputError, match="svhn is not in .*pass --download"):
@@ -249,7 +263,6 @@ def test_svhn_is_downloaded_when_asked(home, monkeypatch, tmp_path):
         (tmp_path / "web/test_32x32.mat").write_bytes(b"something else")
         with pytest.raises(InputError, match="could not download svhn to .*data: .*corrupted"):
             load("svhn", download=True)
-        server.shutdown()
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name not in ("digits", "folder")])
@@ -259,6 +272,7 @@ def test_without_network_a_download_says_so(name, home, monkeypatch):
         monkeypatch.setattr(kind, attribute, "http://127.0.0.1:9/nothing.tar.gz")
     lists = {part: ["http://127.0.0.1:9/x.mat", "x.mat", "0" * 32] for part in ("train", "test")}
     monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(InputError, match=f"{name} is not in {home}: there is no .*; pass --download .* or --root"):
         load(name)
     with pytest.raises(InputError, match=f"could not download {name} to {home}: .*refused"):
@@ -274,6 +288,69 @@ def test_root_and_its_default(tmp_path, monkeypatch):
     monkeypatch.delenv("SSLKIT_DATA")
     with pytest.raises(InputError, match=f"svhn is not in {tmp_path}/.cache/sslkit"):
         load("svhn")
+
+
+def fashion(root: Path) -> tuple[list, list]:
+    """Write 20 training images and 10 test images in the published format, labels c, c + 1 ...; their MD5s, all pixels."""
+    root.mkdir(parents=True)
+    resources, pixels = [], []
+    for part, n in (("train", 20), ("t10k", 10)):
+        pixels.append(np.random.RandomState(n).randint(0, 256, (n, 1, 28, 28)).astype(np.uint8))
+        for kind, head, content in (("images-idx3", [2051, n, 28, 28], pixels[-1]), ("labels-idx1", [2049, n], np.arange(n, dtype=np.uint8) % 10)):
+            file = root / f"{part}-{kind}-ubyte.gz"
+            file.write_bytes(gzip.compress(np.array(head, ">i4").tobytes() + content.tobytes()))
+            resources.append((file.name, md5(file.read_bytes())))
+    return resources, pixels
+
+
+def test_fashion_mnist(home, monkeypatch):
+    resources, (images, test_images) = fashion(home / "FashionMNIST/raw")
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
+    data = load("fashion-mnist")
+    assert np.array_equal(data.images, images) and np.array_equal(data.test_images, test_images)
+    assert data.y.tolist() == [*range(10)] * 2 and data.test_y.tolist() == [*range(10)] and data.flip and data.side == 28
+    assert data.classes[0] == "T-shirt/top" and data.num_classes == 10 and load("fashion-mnist").hash == data.hash
+    file = home / "FashionMNIST/raw/train-labels-idx1-ubyte.gz"
+    packed = gzip.decompress(file.read_bytes())
+    file.write_bytes(gzip.compress(packed[:-1] + b"\3"))     # another label, and gzip finds nothing wrong
+    with pytest.raises(InputError, match="train-labels-idx1-ubyte.gz is damaged: its MD5 is not the published one; delete it"):
+        load("fashion-mnist")
+    file.unlink()
+    with pytest.raises(InputError, match="fashion-mnist is not in .*data: there is no FashionMNIST/raw/train-labels.*pass --download"):
+        load("fashion-mnist")
+
+
+def test_fashion_mnist_is_downloaded_when_asked(home, monkeypatch, tmp_path):
+    resources, (images, _) = fashion(tmp_path / "web")
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
+    with served(tmp_path / "web") as address:
+        monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [address])
+        with pytest.raises(InputError, match="fashion-mnist is not in .*pass --download"):
+            load("fashion-mnist")
+        assert np.array_equal(load("fashion-mnist", download=True).images, images)
+        (home / f"FashionMNIST/raw/{resources[2][0]}").unlink()
+        (tmp_path / "web" / resources[2][0]).write_bytes(b"something else")
+        with pytest.raises(InputError, match="could not download fashion-mnist to .*data: .*corrupted"):
+            load("fashion-mnist", download=True)
+
+
+def test_fashion_mnist_of_the_debian_package(home, monkeypatch, tmp_path):
+    _, (images, _) = fashion(tmp_path / "debian")
+    monkeypatch.setattr(sources, "DEBIAN", tmp_path / "debian")
+    assert np.array_equal(load("fashion-mnist").images, images)
+    resources, (images, _) = fashion(home / "FashionMNIST/raw")
+    with pytest.raises(InputError, match="data/FashionMNIST/raw/.* is damaged"):     # the user's own come first
+        load("fashion-mnist")
+    shutil.rmtree(home / "FashionMNIST")
+    file = tmp_path / "debian/t10k-images-idx3-ubyte.gz"
+    content = file.read_bytes()
+    for at in (10, 300):                            # no kind of block; a pixel
+        file.write_bytes(content[:at] + b"\7" + content[at + 1:])
+        with pytest.raises(InputError, match="could not read fashion-mnist in .*debian"):
+            load("fashion-mnist")
+    file.unlink()
+    with pytest.raises(InputError, match="fashion-mnist is not in .*data"):
+        load("fashion-mnist")
 
 
 def test_stl10_with_its_unlabelled_images(home, monkeypatch):

@@ -1,9 +1,13 @@
 """The data sets: the facts of each in one table, SOURCES, and load(), which reads one."""
+import gzip
 import http.client
 import os
 import tarfile
+import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -15,6 +19,7 @@ from sslkit.errors import InputError, choose, require
 from sslkit.records import Progress
 
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")      # where the package dataset-fashion-mnist puts its files
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ SOURCES = {
     "cifar10": Source("CIFAR-10"),
     "cifar100": Source("CIFAR-100", network="wrn-28-8", weight_decay=1e-3),
     "svhn": Source("SVHN", flip=False),
+    "fashion-mnist": Source("Fashion-MNIST", side=28),
     "stl10": Source("STL-10", side=96, network="wrn-37-2"),
     "food101": Source("Food-101", side=128, sized=True),
     "folder": Source("a folder", sized=True)}
@@ -62,7 +68,7 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
     size: pixels a side, for folders (default: 32) and food101 (default: 128). progress: shown (done, total, what)
     while images are decoded. All but digits are cached, see cache.cached. Raises InputError for an unknown name, a data
     set that is missing, damaged or cannot be fetched, and a folder that is no data set. Sources: scikit-learn's
-    load_digits, torchvision.
+    load_digits, torchvision; for fashion-mnist also Debian's package dataset-fashion-mnist, where `root` has none.
     """
     how = {"skip_bad_images": skip_bad_images, "progress": progress}
     kind, _, path = str(name).partition(":")
@@ -101,10 +107,17 @@ def _torchvision(name: str, root: Path, download: bool, **how) -> Arrays:
     """One of torchvision's sets. Its files are checked by MD5 whenever they are parsed; Food-101's only at download."""
     from torchvision import datasets
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "svhn": datasets.SVHN, "stl10": datasets.STL10,
-            "food101": datasets.Food101}[name]
+            "fashion-mnist": datasets.FashionMNIST, "food101": datasets.Food101}[name]
     parts = [{"split": "train"}, {"split": "test"}]
     if name == "svhn":
         files = [(root / kind.split_list[part][1], kind.split_list[part][2]) for part in ("train", "test")]
+    elif name == "fashion-mnist":
+        base, names = root / "FashionMNIST/raw", [file for file, _ in kind.resources]
+        if not base.exists() and all((DEBIAN / file).exists() for file in names):
+            root, files = DEBIAN, [(DEBIAN / file, None) for file in names]     # packed anew, so its MD5 is another
+        else:
+            files = [(base / file, md5) for file, md5 in kind.resources]
+        kind = partial(_fashion_mnist, kind, files)
     elif name == "food101":
         files = [(root / "food-101" / file, None) for file in ("meta/train.json", "meta/test.json", "images")]
     else:
@@ -124,6 +137,8 @@ def _torchvision(name: str, root: Path, download: bool, **how) -> Arrays:
         if name == "svhn":
             info = {"extra": "not used: train alone"}
             return summarize(train.data, train.labels, test.data, test.labels, "0123456789", info)
+        if name == "fashion-mnist":
+            return summarize(train.data, train.labels, test.data, test.labels, train.classes, {})
         if name == "stl10":
             n = len(train.data)
             images = np.empty((n + len(more[0].data), 3, 96, 96), np.uint8)     # filled, not joined: it has 3 GB
@@ -146,12 +161,26 @@ def _torchvision(name: str, root: Path, download: bool, **how) -> Arrays:
         train._images_folder, train._image_files, y, test._image_files, test_y, train.classes, **how))
 
 
+def _fashion_mnist(kind: type, files: list[tuple[Path, str | None]], root: Path, download: bool, split: str):
+    """A part of Fashion-MNIST from the .gz files: torchvision itself reads unpacked ones, which it does not check."""
+    from torchvision.datasets.utils import check_integrity, download_url
+    for path, md5 in files:
+        if download:
+            download_url(kind.mirrors[0] + path.name, path.parent, md5=md5)
+        if not check_integrity(path, md5):
+            raise RuntimeError(f"{path.name} is damaged")
+    pair = files[:2] if split == "train" else files[2:]
+    images, labels = (bytearray(gzip.decompress(path.read_bytes())) for path, _ in pair)
+    return SimpleNamespace(data=np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28), classes=kind.classes,
+                           labels=np.frombuffer(labels, np.uint8, offset=8))
+
+
 def _open(name: str, kind: type, root: Path, download: bool, files: list[tuple[Path, str | None]], part: dict):
     """One part of one of torchvision's sets, its exceptions put into sentences."""
     from torchvision.datasets.utils import check_integrity
     try:
         return kind(root, download=download, **part)
-    except (RuntimeError, OSError, EOFError, ValueError, tarfile.TarError, http.client.HTTPException) as e:
+    except (RuntimeError, OSError, EOFError, ValueError, zlib.error, tarfile.TarError, http.client.HTTPException) as e:
         if download:
             raise InputError(f"could not download {name} to {root}: {e}") from e
         for path, md5 in files:

@@ -30,8 +30,8 @@ COST = {type(None): 1.0, Select: 2.0, Propagate: 5 / 3}         # of a recipe, i
 @dataclass(frozen=True)
 class DataSpec:
     """A data set, and which of its images carry labels; see data.load() and data.split()."""
-    data: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, food101, or folder:PATH, your own images in "
-                         "train/CLASS/, test/CLASS/ and perhaps unlabeled/ (default: digits)"] = "digits"
+    data: Annotated[str, "digits, cifar10, cifar100, svhn, fashion-mnist, stl10, food101, or folder:PATH, your own "
+                         "images in train/CLASS/, test/CLASS/ and perhaps unlabeled/ (default: digits)"] = "digits"
     labels: Annotated[int, "labelled images of all classes together, as many of each class but for --imbalance "
                            "(default: 20; papers: 40, 250, 4000 on CIFAR-10)"] = 20
     imbalance: Annotated[float, "a long tail: class c of C has floor(n_max X^(-c/(C-1))) labelled and unlabelled "
