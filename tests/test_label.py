@@ -12,8 +12,12 @@ import pytest
 
 from sslkit import cli
 from sslkit.errors import InputError
-from sslkit.labelers.from_files import COLUMNS, label, read_embeddings, read_labels
+from sslkit.labelers import LABELERS
+from sslkit.labelers.from_files import label
 from sslkit.labelers.hdl import hdl
+from sslkit.labelers.tables import read_embeddings, read_labels
+
+HDL = ("--labeler", "hdl")
 
 
 @pytest.fixture
@@ -30,15 +34,20 @@ def files(tmp_path, monkeypatch):
     return names
 
 
-def test_every_row_gets_a_label(files, capsys):
-    assert cli.main(["label", "e.npy", "l.csv", "--k", "10", "--out", "o.csv"]) == 0
-    with open("o.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS and [int(row["row"]) for row in rows] == list(range(300))
+def written(name="out.csv"):
+    with open(name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_hdl_labels_every_row(files, capsys):
+    assert cli.main(["label", "e.npy", "l.csv", *HDL, "--k", "10", "--out", "o.csv"]) == 0
+    rows = written("o.csv")
+    assert set(rows[0]) == {"row", "label", "confidence", "layer", "order", "votes", "similarity"}
+    assert [int(row["row"]) for row in rows] == list(range(300))
     assert np.mean([row["label"] == name for row, name in zip(rows, files)]) > 0.95
     given = [(row["label"], row["order"], row["similarity"]) for row in rows[:12]]
     assert given == [(name, "0", "") for name in files[:12]]
-    found = hdl(read_embeddings("e.npy"), read_labels("l.csv")[0], k=10)
+    found = hdl(read_embeddings("e.npy")[0], read_labels("l.csv")[0], k=10)
     for name in ("layer", "order", "votes"):
         assert [int(row[name]) for row in rows] == found.rows[name].tolist()
     similarity = [float(row["similarity"]) for row in rows[12:]]
@@ -48,19 +57,48 @@ def test_every_row_gets_a_label(files, capsys):
 
 
 def test_auto_shows_the_curve_and_json_is_one_line(files, capsys):
-    assert cli.main(["label", "e.npy", "l.csv", "--mode", "exact", "--metric", "euclidean"]) == 0
+    assert cli.main(["label", "e.npy", "l.csv", *HDL, "--mode", "exact", "--metric", "euclidean"]) == 0
     out = capsys.readouterr().out
     assert out.count("of the hidden labels found") == 6 and "(chosen)" in out and "out.csv" in out
+    assert cli.main(["label", "e.npy", "l.csv", *HDL, "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert set(info) == {"k", "mode", "metric", "rounds", "copied", "curve", "delta", "growth", "labeler", "choice", "why"}
+    assert info["mode"] == "layer" and info["choice"] == []
+
+
+@pytest.mark.parametrize("name", ["logistic", "nearest", "spreading"])
+def test_a_labeler_by_its_name(name, files, capsys):
+    assert cli.main(["label", "e.npy", "l.csv", "--labeler", name]) == 0
+    rows, found = written(), LABELERS[name](read_embeddings("e.npy")[0], read_labels("l.csv")[0])
+    assert list(rows[0]) == ["row", "label", "confidence"]
+    assert [row["label"] for row in rows] == [("cat", "dog", "eel")[c] for c in found.label]
+    assert [float(row["confidence"]) for row in rows] == pytest.approx(found.weight.tolist(), abs=1e-5)
+    assert np.mean([row["label"] == name for row, name in zip(rows, files)]) > 0.9
+    assert f"labels by {name}: out.csv" in capsys.readouterr().out
+
+
+def test_auto_shows_what_each_labeler_found(files, capsys):
+    assert cli.main(["label", "e.npy", "l.csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == "labeler hidden labels found behind the best".split()
+    assert [line.split()[0] for line in lines[1:5]] == list(LABELERS) and "hidden labels" in lines[5]
     assert cli.main(["label", "e.npy", "l.csv", "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
-    assert set(info) == {"k", "mode", "metric", "rounds", "copied", "curve", "delta", "growth"}
-    assert info["mode"] == "layer"
+    assert lines[-1] == f"labels by {info['labeler']}: out.csv" and info["why"] == lines[5]
+    assert [f"{row['found']:.1%}" for row in info["choice"]] == [line.split()[1] for line in lines[1:5]]
+
+
+def test_a_class_that_floods_others_is_said_of_every_labeler(files, capsys):
+    np.save("e.npy", np.concatenate([np.random.default_rng(0).normal(size=(1, 8)).repeat(11, 0), -np.load("e.npy")[11:12].repeat(289, 0)]))
+    for name in LABELERS:
+        assert cli.main(["label", "e.npy", "l.csv", "--labeler", name]) == 0
+        assert f"class {files[11]} grew most" in (out := capsys.readouterr().out) and "it may have flooded others" in out
 
 
 def test_numbers_keep_their_order_and_a_gap_is_noted(files, capsys):
     with open("n.csv", "w") as file:
         file.write("label\n" + "\n".join(["10", "2", "2", "0"] + ["-1"] * 296) + "\n")
-    y, names = read_labels("n.csv")
+    y, names, _ = read_labels("n.csv")
     assert names == ["0", "2", "10"] and y[:5].tolist() == [2, 1, 1, 0, -1] and len(y) == 300
     assert "no row of n.csv has label 1, 3, 4, 5, 6, 7, 8, 9" in capsys.readouterr().err
 
@@ -77,7 +115,7 @@ def test_numbers_keep_their_order_and_a_gap_is_noted(files, capsys):
 def test_labels_in_a_file(words, classes, names, tmp_path):
     file = tmp_path / "l.csv"
     file.write_text("i,label\n" + "".join(f"{i},{word}\n" for i, word in enumerate(words.split(" "))))
-    y, found = read_labels(file)
+    y, found, _ = read_labels(file)
     assert y.tolist() == classes and found == names
 
 
@@ -92,7 +130,7 @@ def test_out_is_written_through_a_link(files):
     os.mkdir("elsewhere")
     os.symlink("elsewhere/o.csv", "link.csv")
     for _ in range(2):                                                      # a file to be made, a file to be replaced
-        assert cli.main(["label", "e.npy", "l.csv", "--k", "3", "--out", "link.csv"]) == 0
+        assert cli.main(["label", "e.npy", "l.csv", *HDL, "--k", "3", "--out", "link.csv"]) == 0
         assert os.readlink("link.csv") == "elsewhere/o.csv" and len(open("elsewhere/o.csv").readlines()) == 301
         open("elsewhere/o.csv", "w").close()
 
@@ -103,7 +141,7 @@ def test_out_replaces_no_pipe_and_no_device(files, capsys):
     ends = os.openpty()
     device = os.ttyname(ends[1])
     for name in ("pipe", "link.csv", device):
-        assert cli.main(["label", "e.npy", "l.csv", "--k", "3", "--out", name]) == 2
+        assert cli.main(["label", "e.npy", "l.csv", *HDL, "--k", "3", "--out", name]) == 2
         assert f"{name} is a folder, a pipe or a device: try another --out" in capsys.readouterr().err
     assert stat.S_ISFIFO(os.stat("pipe").st_mode) and stat.S_ISCHR(os.stat(device).st_mode)
     assert os.path.islink("link.csv")
@@ -129,12 +167,38 @@ def test_a_pipe_is_refused_without_waiting_for_it(which, files, capsys):
 def test_paths_that_no_disk_or_screen_can_take(files, capsys):
     odd = os.fsdecode(b"\xffe.npy")
     os.rename("e.npy", odd)
-    assert cli.main(["label", odd, "l.csv", "--k", "3"]) == 0               # it is never shown
+    assert cli.main(["label", odd, "l.csv", *HDL, "--k", "3"]) == 0               # it is never shown
     with pytest.raises(InputError, match="not in UTF-8: try another --out"):
-        label(odd, "l.csv", k="3", out=os.fsdecode(b"\xffo.csv"))
+        label(odd, "l.csv", out=os.fsdecode(b"\xffo.csv"))
     with pytest.raises(InputError, match="there is no file"):
         label("a\0b", "l.csv")
     assert sorted(os.listdir()) == ["l.csv", "out.csv", odd]
+
+
+def made(folder, rows=300):
+    """The table e.npy as `sslkit embed` leaves it in a folder, of files 0.png, 1.png ..."""
+    os.mkdir(folder)
+    np.save(f"{folder}/plain.npy", np.load("e.npy").astype(np.float16))
+    with open(f"{folder}/files.csv", "w") as file:
+        file.write("file\n" + "".join(f"{i}.png\n" for i in range(rows)))
+
+
+def test_rows_by_the_names_of_their_files(files, capsys):
+    made("made")
+    with open("named.csv", "w") as file:
+        file.write("label,file\n" + "".join(f"{files[i]},{i}.png\n" for i in (7, 7, 1, 0, 3, 9, 2, 11, 5)))
+    words = [["made", "named.csv"], ["made", "l.csv"], ["e.npy", "l.csv"]]
+    with open("l.csv") as file:
+        text = file.read().replace("image,", "file,")
+    with open("l.csv", "w") as file:
+        file.write(text)
+    for pair in words:
+        assert cli.main(["label", *pair, "--labeler", "nearest"]) == 0
+        rows = written()
+        assert list(rows[0]) == ["row", "file", "label", "confidence"]
+        assert [row["file"] for row in rows] == [f"{i}.png" for i in range(300)]
+        assert all(rows[i]["label"] == files[i] for i in (7, 1, 0, 3, 9, 2, 11, 5))
+        assert np.mean([row["label"] == name for row, name in zip(rows, files)]) > 0.9
 
 
 def break_files():
@@ -159,6 +223,14 @@ def break_files():
             file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"0" * 64)
     with open("zip.npy", "wb") as file:
         file.write(b"PK\x03\x04, the first bytes of an archive")
+    for name, text in (("one", "label\n" + "cat\n" * 20 + "-1\n" * 280), ("unknown", "file,label\nx.png,cat\n0.png,dog\ny.png,cat"),
+                       ("two", "file,label\n3.png,cat\n3.png,\n3.png,dog\n4.png,dog\n"), ("short", "label\ncat\n"),
+                       ("files", "file,label,file\na,cat,b\n")):
+        with open(f"{name}.csv", "w") as file:
+            file.write(text)
+    os.mkdir("folder")
+    made("made")
+    made("cut", rows=299)
     with open("cut.npy", "wb") as file:
         file.write(open("e.npy", "rb").read()[:500])
 
@@ -170,14 +242,23 @@ def break_files():
     (["short.npy", "l.csv"], "short.npy has 5 rows, l.csv 300"), (["flat.npy", "l.csv"], "a row for each image"),
     (["words.npy", "l.csv"], "not real numbers"), (["two.npz", "l.csv"], "several tables"),
     (["nan.npy", "l.csv"], "the first in row 7"),
-    (["zero.npy", "l.csv"], "row 7 is a zero vector"), (["e.npy", "none.csv"], "no row has a label"),
-    (["e.npy", "head.csv"], "no column `label`"), (["e.npy", "l.csv", "--k", "300"], "only 299 others"),
-    (["e.npy", "l.csv", "--k", "x"], "k is 'x'"), (["e.npy", "l.csv", "--k", "0"], "k is 0"),
+    (["zero.npy", "l.csv", *HDL], "row 7 is a zero vector"), (["e.npy", "none.csv"], "no row has a label"),
+    (["e.npy", "head.csv"], "no column `label`"), (["e.npy", "l.csv", *HDL, "--k", "300"], "only 299 others"),
+    (["e.npy", "l.csv", *HDL, "--k", "x"], "k is 'x'"), (["e.npy", "l.csv", *HDL, "--k", "0"], "k is 0"),
+    (["e.npy", "l.csv", "--k", "5"], "--k belongs to hdl: add --labeler hdl"),
+    (["e.npy", "l.csv", "--labeler", "nearest", "--mode", "exact"], "--mode belongs to hdl"),
+    (["e.npy", "l.csv", "--metric", "euclidean"], "--metric belongs to hdl"),
+    (["e.npy", "l.csv", "--labeler", "logistik"], "unknown labeler 'logistik': did you mean 'logistic'"),
+    (["e.npy", "one.csv"], "all labels are of one class"), (["e.npy", "one.csv", "--labeler", "logistic"], "of one class"),
+    (["made", "unknown.csv"], "2 files of unknown.csv have no embedding: x.png, y.png; write their names as files.csv"),
+    (["made", "two.csv"], "two.csv gives 3.png two labels, cat and dog"), (["made", "short.csv"], "made has 300 rows, short.csv 1"),
+    (["cut", "l.csv"], "cut has 300 embeddings of 299 files: run `sslkit embed` again"),
+    (["e.npy", "files.csv"], "several columns `file`"),
     (["e.npy", "l.csv", "--mode", "exac"], "did you mean 'exact'"),
     (["e.npy", "l.csv", "--metrc", "cosine"], "did you mean --metric"),
     (["vast.npy", "l.csv"], "vast.npy is no .npy file of numbers, or does not fit into memory"),
     (["long.npy", "l.csv"], "long.npy"),
-    (["zip.npy", "l.csv"], "zip.npy is no .npy file"), ([".", "l.csv"], "it is a folder"),
+    (["zip.npy", "l.csv"], "zip.npy is no .npy file"), (["folder", "l.csv"], "folder is a folder without files.csv"),
     (["e.npy", "."], "it is a folder"),
     (["e.npy", "twice.csv"], "twice.csv has several columns `label`"), (["a" * 400, "l.csv"], "there is no file aaa"),
     (["e.npy", "l.csv", "--out", "a" * 400], "File name too long"),

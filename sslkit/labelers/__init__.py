@@ -1,5 +1,8 @@
-"""Labels without training: from probabilities and clusters (trusted) or embeddings (hdl), and their quality (quality).
-What a network says of the training rows becomes PseudoLabels; there is no network and no loop in this room."""
+"""Labels without training: from probabilities and clusters (trusted) or embeddings (classifiers, hdl), which of the
+latter to take (choosing), and their quality (quality). What a network says of the training rows becomes PseudoLabels;
+there is no network and no loop in this room."""
+from sslkit.labelers.choosing import LABELERS, Choice, Labeler, choose_labeler, with_graphs
+from sslkit.labelers.classifiers import logistic, nearest, spreading
 from sslkit.labelers.clusters import CLUSTERINGS, MATCHINGS, Clustering, Matching, cluster_classes
 
 # isort: split
