@@ -13,7 +13,9 @@ from sslkit.labelers.neighbors import neighbors, prepared
 from sslkit.records import Progress, PseudoLabels
 
 Labeler = Callable[[Tensor, Tensor], PseudoLabels]     # (embeddings (n, d), y (n,) int64, -1 unknown) -> all labels
-LABELERS: dict[str, Labeler] = {"logistic": logistic, "nearest": nearest, "spreading": spreading, "hdl": hdl}
+# Where hidden labels cannot tell some apart, the first is taken. In this order auto lost least to the best labeler of
+# each of four data sets (photographs, digits, wine, breast cancer) at three numbers of labels: 0.6 points in the mean.
+LABELERS: dict[str, Labeler] = {"spreading": spreading, "logistic": logistic, "hdl": hdl, "nearest": nearest}
 REPEATS = 5                          # of the folds in which labels are hidden
 
 
@@ -47,9 +49,9 @@ def with_graphs(embeddings: Tensor, y: Tensor, progress: Progress | None = None)
 
 def choose_labeler(embeddings: Tensor, y: Tensor, candidates: Mapping[str, Labeler],
                    progress: Progress | None = None) -> Choice:
-    """The simplest labeler that finds hidden labels as well as the best, as far as they can tell.
+    """The first labeler that finds hidden labels as well as the best, as far as they can tell.
 
-    embeddings (n, d), y (n,) int64, -1 unknown; candidates: labelers by name, the simplest first. FOLDS parts of the
+    embeddings (n, d), y (n,) int64, -1 unknown; candidates: labelers by name, the preferred first. FOLDS parts of the
     labels are hidden in turn, drawn REPEATS times. found: the share of hidden labels found, behind: by how much it is
     smaller than the best one's. Their standard errors are those of a mean over the hidden rows, of each row's share of
     hits, or of its difference. Taken is the first labeler that is behind by no more than the error of that.
@@ -80,6 +82,6 @@ def choose_labeler(embeddings: Tensor, y: Tensor, candidates: Mapping[str, Label
     level = [row["labeler"] for row in table if row["behind"] <= row["behind_error"]]
     why = f"{best} found most of {len(rows)} hidden labels"
     if len(level) > 1:
-        why = (f"{len(rows)} hidden labels cannot tell {', '.join(level[:-1])} and {level[-1]} apart: {level[0]} is "
-               "the simplest of them")
+        why = (f"{len(rows)} hidden labels cannot tell {', '.join(level[:-1])} and {level[-1]} apart: "
+               f"{level[0]} comes first")
     return Choice(level[0], why, table)

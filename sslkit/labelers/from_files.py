@@ -14,8 +14,8 @@ from sslkit.records import Progress
 
 
 def label(embeddings: str, labels: str,
-          labeler: Annotated[str, "logistic, nearest, spreading, hdl, or auto: the simplest of those that find most "
-                                  "hidden labels (default: auto)"] = "auto",
+          labeler: Annotated[str, "spreading, logistic, hdl, nearest, or auto: the one that finds most hidden labels; "
+                                  "of those that they cannot tell apart, the first (default: auto)"] = "auto",
           k: Annotated[str, "hdl: neighbours of a row, a whole number, or auto: the one of 1 3 5 10 20 50 that finds "
                             "most hidden labels (default: auto)"] = "auto",
           mode: Annotated[Mode, "hdl: label all rows with equally many labelled neighbours together, or one row at a "
@@ -28,7 +28,7 @@ def label(embeddings: str, labels: str,
     from the few labels in LABELS (.csv, with a column `label`; empty, nan or -1: none). For a folder, LABELS may have
     a column `file` and the labelled files alone.
 
-    extra: further labelers by name, more elaborate than LABELERS. Returns the labeler's info, labeler, choice (what
+    extra: further labelers by name, for auto after those of LABELERS. Returns the labeler's info, labeler, choice (what
     auto found of each; see choosing.Choice), why, and growth: each class's share of all labels over its share of the
     given ones, far above 1 if it flooded others. If `out` is a link, the file it points at is written. InputError for
     files and flags that cannot be used.
