@@ -145,6 +145,8 @@ def test_the_table_and_its_errors_by_hand():
     assert all((shown[:8] >= 0).sum() == 6 and (shown[8:] < 0).all() for shown in seen)      # a quarter is hidden
     one = choose_labeler(torch.randn(10, 2), y, {"a": finds([0]), "b": finds(range(8))})
     assert one.labeler == "b" and one.why == "b found most of 8 hidden labels"
+    near = choose_labeler(torch.randn(10, 2), y, {"a": finds([0, 1, 2, 4, 7]), "b": finds([0, 1, 2, 4, 5, 6])})
+    assert near.table[0]["behind"] == 1 / 8 < near.table[0]["behind_error"] and near.labeler == "a"    # first, not best
 
 
 def test_a_candidate_from_elsewhere_may_win():
