@@ -3,6 +3,7 @@ import inspect
 import json
 import sys
 
+from sslkit.errors import require
 from sslkit.terminal import Parser, ProgressLine, aligned, chosen
 
 
@@ -49,6 +50,7 @@ def probe(argv: list[str]) -> int:
 def label(argv: list[str]) -> int:
     """sslkit label."""
     from sslkit import labelers
+    from sslkit.training import head_of
 
     parser = Parser(prog="sslkit label", description=inspect.getdoc(labelers.label).split("\n\n")[0])
     parser.add_argument("embeddings", metavar="EMBEDDINGS", help="a table of numbers, .npy, or a folder")
@@ -59,7 +61,10 @@ def label(argv: list[str]) -> int:
     values, line = parser.parse(argv), ProgressLine(0)
     try:
         how = (values.labeler, values.k, values.mode, values.metric, values.out)
-        info = labelers.label(values.embeddings, values.labels, *how, line.loading)
+        more = head_of(values.embeddings)
+        require(values.labeler != "head" or bool(more), f"{values.embeddings} has no features of views, which head "
+                "needs: sslkit embed FOLDER --views 6 writes some")
+        info = labelers.label(values.embeddings, values.labels, *how, line.loading, more)
     finally:
         line.end()
     if values.json:

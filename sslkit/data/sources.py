@@ -65,6 +65,7 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
     "pictures:PATH", images without any label (see folder.read_pictures).
 
     root: where torchvision's data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit); only `download` fetches them.
+    A set may also lie there as image files, in NAME/train/CLASS/ and NAME/test/CLASS/; info["files"] then names them.
     size: pixels a side, for folders (default: 32) and food101 (default: 128). progress: shown (done, total, what)
     while images are decoded. All but digits are cached, see cache.cached. Raises InputError for an unknown name, a data
     set that is missing, damaged or cannot be fetched, and a folder that is no data set. Sources: scikit-learn's
@@ -86,6 +87,8 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
                 f"{name} has {side} pixels a side; size is for folders and food101")
         if name == "digits":
             arrays = _digits()
+        elif (root / name / "train").is_dir():
+            arrays = read_folder(root / name, size=side if size is None else size, **how)
         else:
             arrays = _torchvision(name, root, download, size=side if size is None else size, **how)
     images, y, test_images, test_y = map(torch.from_numpy, arrays[:4])

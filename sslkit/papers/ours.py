@@ -64,7 +64,7 @@ def differences(cell: Cell, run: Run) -> tuple[str, ...]:
     if cell.published is None:
         many = "," in cell.unknown
         return (f"the paper's {cell.unknown} are not known" if many else f"{cell.unknown} in the paper is not known",)
-    found = []
+    found = ["images read from files, not the published ones"] * ("image_files" in run.config["data"])
     for part, settings in cell.published.items():
         for name, value in settings.items():
             if (used := run.config[part][name]) != value:

@@ -5,6 +5,7 @@ from sslkit.training import metrics
 from sslkit.training.config import Config, Machine
 from sslkit.training.embed import embed, embedded_in_words
 from sslkit.training.feed import Feed
+from sslkit.training.head import head, head_of
 from sslkit.training.identity import CORE, RECIPE_CODE, code_of, is_earlier, protocol, record, run_path
 from sslkit.training.loop import evaluate, predict, set_up, take_step, train
 from sslkit.training.parse import begun, method_names, parse

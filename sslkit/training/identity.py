@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sslkit import __version__
-from sslkit.data import SSLData
+from sslkit.data import SOURCES, SSLData
 from sslkit.files import digest, digest_files, store
 from sslkit.methods import FixedLabels, FixMatch, Method
 from sslkit.networks import Network
@@ -56,6 +56,8 @@ def record(method: Method, data: SSLData, config: Config, initial: Network | Non
         "imbalance": list(data.imbalance), "validation": len(data.validation), "include_labeled": included,
         "unlabeled_asked": data.unlabeled_asked, "side": data.side, "flip": data.flip},
         "train": asdict(config), "channels": data.channels, "classes": data.classes}
+    if data.name in SOURCES and "files" in data.info:
+        found["data"]["image_files"] = True              # perhaps JPEG: not the published pixels
     if data.features is not None:
         found["data"] |= {"encoder": data.features.encoder, "side": data.features.side, "views": data.features.views}
     if initial is not None:
@@ -98,5 +100,5 @@ def protocol(record: dict) -> str:
         return {k: plain(v) for k, v in value.items() if k not in left_out} if isinstance(value, dict) else value
 
     parts = {name: record[name] for name in ("method", "arguments", "train")} | {"initial": record.get("initial")}
-    data = {name: value for name, value in record["data"].items() if name not in ("unlabeled", "split")}
+    data = {name: value for name, value in record["data"].items() if name not in ("unlabeled", "split", "image_files")}
     return json.dumps(plain(parts | {"data": USUAL | data}), sort_keys=True)
