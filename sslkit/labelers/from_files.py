@@ -15,8 +15,8 @@ from sslkit.records import Progress
 
 def label(embeddings: str, labels: str,
           labeler: Annotated[str, "spreading, logistic, hdl, nearest; head, a classifier that learns from all rows, "
-                                  "where EMBEDDINGS has views; or auto: the one that finds most hidden labels; of those "
-                                  "that they cannot tell apart, the first (default: auto)"] = "auto",
+                                  "where EMBEDDINGS has views; or auto: the one that finds most hidden labels; of "
+                                  "those that they cannot tell apart, the first (default: auto)"] = "auto",
           k: Annotated[str, "hdl: neighbours of a row, a whole number, or auto: the one of 1 3 5 10 20 50 that finds "
                             "most hidden labels (default: auto)"] = "auto",
           mode: Annotated[Mode, "hdl: label all rows with equally many labelled neighbours together, or one row at a "

@@ -76,9 +76,9 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
     """Networks, the method's heads and buffers, the optimiser and the feed, on the machine's device. `config` is
     resolved."""
     device = machine.torch_device()
-    fit = "it has none: add --encoder" if config.network in HEADS else f"take {' or '.join(HEADS)}"
-    require((config.network in HEADS) == (data.features is not None), f"the network {config.network} is for "
-            f"{'features' if config.network in HEADS else 'images, this data has features'}: {fit}")
+    fits = "features, this data has none: add --encoder" if config.network in HEADS else (
+        f"images, this data has features: take {' or '.join(HEADS)}")
+    require((config.network in HEADS) == (data.features is not None), f"the network {config.network} is for {fits}")
     network = build(config.network, data.num_classes, data.channels, seed=config.seed, weights=config.weights)
     pseudo = None if data.pseudo is None else data.pseudo[data.unlabeled]
     spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size,
