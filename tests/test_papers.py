@@ -282,3 +282,33 @@ def test_the_tables_are_listed(capsys):
 def test_an_unknown_table_is_an_error():
     with pytest.raises(InputError, match="unknown table 'x'"):
         papers.table("x")
+
+
+def test_the_scale_of_features_is_marked_as_what_it_is(tmp_path):
+    from sslkit.papers.ours import differences
+    from sslkit.papers.reported import tables
+    from sslkit.papers.scales import scale
+
+    at = scale("features")
+    for name, table in tables().items():
+        specs = table.specs(at, 1)
+        assert all(spec.data.encoder == at.encoder and spec.data.size == 96 and spec.method != "remixmatch" for spec in specs), name
+    columns = {cell.column: cell for cell in tables()["simmatch-1"].cells if cell.method == "fixmatch"}
+    spec = columns["CIFAR-10@40"].spec(at, 3)
+    assert (spec.data.data, spec.data.labels, spec.train.seed, spec.train.steps) == ("cifar10", 40, 3, 800)
+    config = {"data": {"encoder": "efficientnet-lite0", "side": 96, "image_files": True},
+              "train": {"network": "linear", "steps": 800, "batch_size": 32, "mu": 7, "strong": "mc"}, "arguments": {"passes": "split"}}
+    found = differences(columns["CIFAR-10@40"], type("Run", (), {"config": config}))
+    assert found[:2] == ("images read from files, not the published ones", "features of efficientnet-lite0 at 96 px") and len(found) > 4
+
+
+def test_a_probe_has_its_place_in_table_3(tmp_path):
+    import json
+
+    from sslkit import papers
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / "a.json").write_text(json.dumps({"data": "cifar10", "encoder": "timm:x", "size": 96, "test_acc": 0.7512}))
+    (tmp_path / "probes" / "b.json").write_text("{")
+    text = papers.printed("simmatch-3", store=tmp_path)
+    (row,) = (line for line in text.splitlines() if "timm:x, 96 px" in line)
+    assert "CIFAR-10" in row and "75.12" in row and "SimMatch (10%)" in text and "sslkit probe --weights FILE" in text

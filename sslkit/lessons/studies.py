@@ -2,16 +2,17 @@
 The lesson that shows a table names the command.
 
 Runs that the store has are found. So a study continues where it was stopped, and two that share runs train them once.
+Each study takes `source`, the data set, digits unless another is given: features of photographs too.
 """
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from sslkit.data import SSLData, load, split
+from sslkit.data import SSLData, split
 from sslkit.labelers import by_class, cluster_agree, confident, label_quality, one_shot, precision_curve
 from sslkit.lessons.session import fit_all, trained_or_found
 from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
@@ -20,6 +21,7 @@ from sslkit.training import Config, DataSpec, Propagate, Run, RunSpec, labels_fo
 
 Rows = list[dict[str, float | str | None]]
 WEAK_LABELS = 10                     # one of each digit
+DIGITS = DataSpec("digits")
 HDL_BASES = (MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch)
 
 
@@ -72,10 +74,21 @@ def top(confidence: Tensor, right: Tensor, share: float) -> float:
     return right[confidence.argsort(descending=True, stable=True)[:round(share * len(right))]].float().mean().item()
 
 
-def outer_networks(labels: int, seeds: Sequence[int], steps: int) -> Iterator[tuple]:
+@cache
+def read(data: DataSpec) -> SSLData:
+    """The data as load() gives it, with features if an encoder is asked for; once a process."""
+    return data.read()
+
+
+def labeled(data: DataSpec, labels: int, seed: int, imbalance: float = 1.0) -> SSLData:
+    """The data with `labels` labelled rows."""
+    return split(read(data), labels, seed, imbalance=imbalance)
+
+
+def outer_networks(labels: int, seeds: Sequence[int], steps: int, source: DataSpec) -> Iterator[tuple]:
     """For each seed: the first columns of its rows, the data, the configuration, and the finished outer network's
     probabilities (N, C) and features (N, D) of all training images."""
-    jobs = {seed: (FixMatch(), split(load("digits"), labels, seed), Config(seed=seed, steps=steps)) for seed in seeds}
+    jobs = {seed: (FixMatch(), labeled(source, labels, seed), Config(seed=seed, steps=steps)) for seed in seeds}
     runs = fit_all({f"FixMatch, {labels} labels, seed {seed}": job for seed, job in jobs.items()})
     for (seed, (_, data, config)), run in zip(jobs.items(), runs.values()):
         row = {"seed": seed, "labels": labels, "steps": steps}
@@ -94,13 +107,13 @@ def fixmatch_jobs(data: SSLData, config: Config) -> dict[str, tuple]:
             "fixmatch_twice": (FixMatch(), data, replace(config, steps=2 * config.steps))}
 
 
-def kd_methods(labels: int, seeds: Sequence[int], steps: int) -> Rows:
+def kd_methods(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS) -> Rows:
     """A row a seed: early pseudo-labels of FixMatch beside the trusted subset, then the accuracy of FixMatch, of
     FixMatch with as many steps as both networks together, of the inner network without clustering, with it, and with
     SCE; and of one whose outer network is weak: WEAK_LABELS labels, stopped after a quarter of its steps.
     """
     plan = []
-    for row, data, config, p, features in outer_networks(labels, seeds, steps):
+    for row, data, config, p, features in outer_networks(labels, seeds, steps, source):
         every, agreed = confident(p, 0.8), cluster_agree(p, features, data.known, seed=config.seed)
         confidence, right = early(data, config, steps // 3)
         kept = confidence >= FixMatch().tau
@@ -113,7 +126,7 @@ def kd_methods(labels: int, seeds: Sequence[int], steps: int) -> Rows:
             "kd_none": (KDFixMatch(), data.told(every), config), "kd_dec": (KDFixMatch(), data.told(agreed), config),
             "kd_sce": (KDFixMatch(loss="sce"), data.told(agreed), config)}
 
-        weak = split(load("digits"), WEAK_LABELS, config.seed)
+        weak = labeled(source, WEAK_LABELS, config.seed)
         p, features = weak_outer(weak, config, steps // 4)
         every, agreed = confident(p, 0.8), cluster_agree(p, features, weak.known, seed=config.seed)
         row |= share_and_precision(weak, "weak_confident", every) | share_and_precision(weak, "weak_trusted", agreed)
@@ -123,11 +136,12 @@ def kd_methods(labels: int, seeds: Sequence[int], steps: int) -> Rows:
     return with_accuracies(plan)
 
 
-def kd_noise(labels: int, seeds: Sequence[int], steps: int, rates: Sequence[float] = (0, 0.1, 0.2, 0.4)) -> Rows:
+def kd_noise(labels: int, seeds: Sequence[int], steps: int, rates: Sequence[float] = (0, 0.1, 0.2, 0.4),
+             source: DataSpec = DIGITS) -> Rows:
     """A row a seed and rate: the inner network's accuracy with CE and SCE when that share of the trusted labels is made
     wrong."""
     plan = []
-    for row, data, config, p, features in outer_networks(labels, seeds, steps):
+    for row, data, config, p, features in outer_networks(labels, seeds, steps, source):
         agreed = cluster_agree(p, features, data.known, seed=config.seed)
         for rate in rates:
             told = data.told(noisy(agreed, rate, data.num_classes, config.seed))
@@ -137,10 +151,10 @@ def kd_noise(labels: int, seeds: Sequence[int], steps: int, rates: Sequence[floa
 
 
 def kd_thresholds(labels: int, seeds: Sequence[int], steps: int, selects: Sequence[float] = (0.5, 0.8, 0.95, 0.99),
-                  taus: Sequence[float] = (0.8, 0.95, 0.99)) -> Rows:
+                  taus: Sequence[float] = (0.8, 0.95, 0.99), source: DataSpec = DIGITS) -> Rows:
     """A row a seed and pair of thresholds: share and precision of the trusted subset, the inner network's accuracy."""
     plan = []
-    for row, data, config, p, features in outer_networks(labels, seeds, steps):
+    for row, data, config, p, features in outer_networks(labels, seeds, steps, source):
         for select in selects:
             agreed = cluster_agree(p, features, data.known, tau=select, seed=config.seed)
             found, told = share_and_precision(data, "trusted", agreed), data.told(agreed)
@@ -149,12 +163,12 @@ def kd_thresholds(labels: int, seeds: Sequence[int], steps: int, selects: Sequen
     return with_accuracies(plan)
 
 
-def kd_labels(labels: int, seeds: Sequence[int], steps: int) -> Rows:
+def kd_labels(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS) -> Rows:
     """A row a seed and number of labels, from half of `labels` to five times as many: the accuracy of FixMatch, of
     FixMatch with twice the steps, and of KD-FixMatch."""
     plan = []
     for count in (labels // 2, labels, 2 * labels, 5 * labels):
-        for row, data, config, p, features in outer_networks(count, seeds, steps):
+        for row, data, config, p, features in outer_networks(count, seeds, steps, source):
             agreed = cluster_agree(p, features, data.known, seed=config.seed)
             jobs = fixmatch_jobs(data, config) | {"kd_dec": (KDFixMatch(), data.told(agreed), config)}
             plan.append((row | share_and_precision(data, "trusted", agreed), jobs))
@@ -183,7 +197,8 @@ def three_labels(p: Tensor, features: Tensor, data: SSLData, found: PseudoLabels
             "nearest": (nearest.label, orders["nearest"])}
 
 
-def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequence[float] = (1, 20)) -> Rows:
+def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequence[float] = (1, 20),
+              source: DataSpec = DIGITS) -> Rows:
     """A row an imbalance, seed and base method. It has HDL's k. Of HDL's labels, the network's own and those of the
     nearest labelled images it has the share that is right among the surest quarter, half, three quarters and all, and
     in the tail. It has the test accuracy, also of head and tail, before (base), after training with the network's own
@@ -191,9 +206,11 @@ def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequenc
     """
     rows = []
     for imbalance, seed, method in itertools.product(imbalances, seeds, HDL_BASES):
-        spec = RunSpec(method.__name__.lower(), DataSpec("digits", labels, imbalance), Config(seed=seed, steps=steps),
-                       recipe=Propagate())
-        data = spec.load()
+        if source.encoder and method.pixels:
+            continue
+        asked = replace(source, labels=labels, imbalance=imbalance)
+        spec = RunSpec(method.__name__.lower(), asked, Config(seed=seed, steps=steps), recipe=Propagate())
+        data = labeled(source, labels, seed, imbalance)
         run = trained_or_found(spec.path(data), partial(spec.run, data))
         p, features = predict(Run(run.path / "base").network(), data.inputs, data)
         found = labels_found(run)

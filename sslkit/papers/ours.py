@@ -5,10 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sslkit.data import source
 from sslkit.errors import InputError
 from sslkit.papers.reported import Cell, Table
 from sslkit.papers.scales import SCALES, scale
-from sslkit.training import Run, finished
+from sslkit.training import Run, finished, probes
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,13 @@ class Line:
 
 def differences(cell: Cell, run: Run) -> tuple[str, ...]:
     """The settings of the run, its method's included, that differ from the paper's known ones, in words."""
+    data = run.config["data"]
+    found = ["images read from files, not the published ones"] * ("image_files" in data)
+    found += [f"features of {data['encoder']} at {data['side']} px"] if "encoder" in data else []
     if cell.published is None:
         many = "," in cell.unknown
-        return (f"the paper's {cell.unknown} are not known" if many else f"{cell.unknown} in the paper is not known",)
-    found = ["images read from files, not the published ones"] * ("image_files" in run.config["data"])
+        word = f"the paper's {cell.unknown} are not known" if many else f"{cell.unknown} in the paper is not known"
+        return (*found, word)
     for part, settings in cell.published.items():
         for name, value in settings.items():
             if (used := run.config[part][name]) != value:
@@ -107,4 +111,10 @@ def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | No
             if values:
                 mine.append(Line(cell, name, values, differences(cell, used[-1]), inequality(used, spec.code)))
         lines += mine or [Line(cell)]
-    return lines
+    return lines + (evaluations(store) if table.name == "simmatch-3" else [])
+
+
+def evaluations(store: Path | None = None) -> list[Line]:
+    """A Line for each encoder and data set that `sslkit probe` has evaluated."""
+    return [Line(Cell(f"{found['encoder']}, {found['size']} px", source(found["data"]).title), "",
+                 {0: 100 * found["test_acc"]}) for found in probes(store)]

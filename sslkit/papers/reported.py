@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sslkit.data import SOURCES, augment
 from sslkit.errors import choose
+from sslkit.methods import method_class
 from sslkit.papers.scales import SCALES, Scale
 from sslkit.training import Config, DataSpec, Propagate, RunSpec
 
@@ -42,8 +43,10 @@ class Cell:
         data = DATASETS.get(title.removesuffix("-LT"))
         if self.method is None or data not in at.data:
             return None
+        if at.encoder and method_class(self.method.replace("-", "")).pixels:
+            return None
         train, arguments = {"seed": seed, "steps": at.steps}, self.arguments
-        if data != "digits" and self.method in ("mixmatch", "remixmatch"):
+        if data != "digits" and not at.encoder and self.method in ("mixmatch", "remixmatch"):
             train["mu"] = 1
         if at is SCALES["paper"]:
             known = self.published or {"train": {}, "arguments": {}}
@@ -52,8 +55,8 @@ class Cell:
                 train["strong"] = known["train"]["strong"]
             if self.method == "kd-fixmatch":
                 train |= {"network": "efficientnet-b0", "weights": "imagenet"}
-        return RunSpec(self.method, DataSpec(data, int(labels), self.imbalance), Config(**train), arguments,
-                       Propagate() if self.hdl else None)
+        return RunSpec(self.method, DataSpec(data, int(labels), self.imbalance, encoder=at.encoder, size=at.size),
+                       Config(**train), arguments, Propagate() if self.hdl else None)
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,13 @@ def simmatch_2() -> list[Cell]:
 
 
 def simmatch_3() -> list[Cell]:
-    return [Cell(row["method"], column, float(row[column]), missing="linear evaluation is not built yet")
+    return [Cell(row["method"], column, float(row[column]), missing="its weights are needed: sslkit probe --weights FILE")
             for row in rows_of("simmatch_table3") for column in row if column not in ("method", "epochs")]
 
 
 def simmatch_5() -> list[Cell]:
-    ours = [Cell(name, DIGITS, method="simmatch", arguments=arguments) for name, arguments in ABLATION.items()]
+    ours = [Cell(name, column, method="simmatch", arguments=arguments) for column in (DIGITS, "CIFAR-10@40")
+            for name, arguments in ABLATION.items()]
     return ours + [Cell(row["variant"], "ImageNet 1%", float(row["top1"]), missing=NO_IMAGENET)
                    for row in rows_of("simmatch_table5")]
 

@@ -3,6 +3,7 @@ arXiv:1805.08974): features of the plain pictures, logistic regression with an L
 validation rows; then trained again on all training rows and tested once."""
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -72,5 +73,9 @@ def evaluated(data: SSLData, validation: float = 0.1) -> dict:
 
 
 def probes(folder: Path | None = None) -> list[dict]:
-    """What probe() has kept in a store."""
-    return [json.loads(path.read_text()) for path in sorted(((folder or store()) / "probes").glob("*.json"))]
+    """What probe() has kept in a store; a file that cannot be read is left out."""
+    found = []
+    for path in sorted(((folder or store()) / "probes").glob("*.json")):
+        with suppress(OSError, ValueError):
+            found.append(json.loads(path.read_text()))
+    return found
