@@ -136,7 +136,8 @@ def simmatch_2() -> list[Cell]:
 
 
 def simmatch_3() -> list[Cell]:
-    return [Cell(row["method"], column, float(row[column]), missing="its weights are needed: sslkit probe --weights FILE")
+    missing = "its weights are needed: sslkit probe --weights FILE"
+    return [Cell(row["method"], column, float(row[column]), missing=missing)
             for row in rows_of("simmatch_table3") for column in row if column not in ("method", "epochs")]
 
 
