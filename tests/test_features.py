@@ -88,7 +88,7 @@ def test_a_view_is_drawn_from_its_pool_and_made_ready(small, cache):
         assert (torch.stack(drawn) == ready[rows, which]).all(), "each is one of the stored views of its own row"
         shares = torch.bincount(which.flatten(), minlength=options.shape[1]) / which.numel()
         assert (shares - 1 / options.shape[1]).abs().max() < 0.07, "all of them about equally often: a weak view may equal the plain one"
-    assert torch.allclose(drawn[0].norm(dim=1), torch.full((150,), 12**0.5))
+    assert torch.allclose(drawn[0].norm(dim=1), torch.full((150,), 36.0))
     with pytest.raises(InputError, match="unknown kind of view of features 'medium'"):
         found.view("medium", rows, torch.Generator())
     with pytest.raises(InputError, match="no strong views among these features: compute some, with --views 6"):

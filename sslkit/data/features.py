@@ -10,8 +10,9 @@ import hashlib
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from sslkit.records import Progress
 
 PICTURES = 64                     # embedded at a time
 KEY = 16                          # bytes that name a picture
+LENGTH = 36.0                     # of features as networks get them: one for all, so that one learning rate fits all
 POOLS = {"weak": ("plain", "weak"), "strong": ("weak", "strong")}          # the stored views from which a view is drawn
 
 
@@ -106,8 +108,8 @@ class Features:
         return self.ready(out)
 
     def ready(self, features: Tensor) -> Tensor:
-        """(n, D) float32 as networks get them: centred, of length sqrt(D)."""
-        return F.normalize(features.float() - self.mean) * self.dim**0.5
+        """(n, D) float32 as networks get them: centred, of length LENGTH."""
+        return F.normalize(features.float() - self.mean) * LENGTH
 
     def at(self, stay: Tensor) -> "Features":
         """Those of the training images `stay` alone, and of all test images."""
@@ -145,8 +147,9 @@ def features(data: SSLData, encoder: Encoder, *, views: int = 6, strong: str = "
             how = {"plain": "", "weak": f"-{data.flip}", "strong": f"-{data.flip}-{strong}"}[kind]
             tables[kind] = Table(place / f"{kind}-{count}{how}", (count, dim))
     wanted = {kind: keys if kind == "plain" else keys[:n] for kind in tables}
-    with _held(place):
-        missing = {kind: set(table.missing(wanted[kind])) for kind, table in tables.items()}
+    found_all = not any(table.missing(wanted[kind]) for kind, table in tables.items())
+    with nullcontext() if found_all else _held(place):       # who finds all need not wait for another
+        missing = {} if found_all else {kind: table.repaired().missing(wanted[kind]) for kind, table in tables.items()}
         todo = sorted(set().union(*missing.values()))
         for at in range(0, len(todo), PICTURES):
             for kind, table in tables.items():
@@ -212,32 +215,42 @@ def _held(place: Path) -> Iterator[None]:
                 stack.enter_context(locked(place))
                 break
             except Busy:
+                warnings.warn(f"another process embeds pictures into {place}; this one waits for it", stacklevel=2)
                 time.sleep(1)
         yield
 
 
 class Table:
     """A table on the disk that grows: float16 of `shape` for each key of KEY bytes. Values are written before keys, so
-    that nothing is seen of a row that a killed process began; missing() removes it."""
+    that nothing is seen of a row that a killed process began; repaired() removes it."""
 
     def __init__(self, path: Path, shape: tuple[int, int]):
         self.shape, self.size = shape, 2 * shape[0] * shape[1]
         self.files = {path.with_name(f"{path.name}.values"): self.size, path.with_name(f"{path.name}.keys"): KEY}
-        self.length, self.index = 0, {}
+        self.read()
 
-    def missing(self, keys: np.ndarray) -> list[int]:
-        """The first row of `keys` (n, KEY) for each key that the table on the disk lacks, ascending."""
+    def read(self) -> None:
+        """Look at what the disk has."""
         self.length = min(path.stat().st_size // size if path.exists() else 0 for path, size in self.files.items())
+        _, keys = self.files
+        known = keys.read_bytes()[:self.length * KEY] if self.length else b""
+        self.index = {known[at:at + KEY]: at // KEY for at in range(0, len(known), KEY)}
+
+    def repaired(self) -> "Table":
+        """Itself, read again, without the row that a killed process began. Only for who may append."""
+        self.read()
         for path, size in self.files.items():
             if path.exists():
                 os.truncate(path, self.length * size)
-        known = path.read_bytes() if self.length else b""
-        self.index = {known[at:at + KEY]: at // KEY for at in range(0, len(known), KEY)}
+        return self
+
+    def missing(self, keys: np.ndarray) -> set[int]:
+        """The first row of `keys` (n, KEY) for each key that the table lacks."""
         first: dict[bytes, int] = {}
         for row, key in enumerate(map(bytes, keys)):
             if key not in self.index:
                 first.setdefault(key, row)
-        return list(first.values())
+        return set(first.values())
 
     def append(self, keys: np.ndarray, values: np.ndarray) -> None:
         """Add the rows `values` (n, *shape) for `keys` (n, KEY)."""

@@ -17,7 +17,7 @@ from sslkit.records import Progress
 from sslkit.training.config import Machine
 from sslkit.training.embed import Device, EncoderName, Size, SkipBad, WeightsFile
 
-STRENGTHS = np.logspace(-6, 2, 9)           # C of scikit-learn, for features of length sqrt(D)
+STRENGTHS = np.logspace(-6, 2, 9)           # C of scikit-learn, for features of length 36
 
 
 def probe(data: Annotated[str, "cifar10, food101, folder:PATH ...; see sslkit train"] = "digits",
