@@ -6,8 +6,8 @@
 The rooms, each importing only from those above it:
 
     errors, records, files, terminal   for every room: messages, what is passed between rooms, safe writes, the parser
-    data/        images in: load(), split(), weak and strong views
-    networks/    backbones, build(), student and EMA teacher
+    data/        images in: load(), split(), weak and strong views, features of an encoder
+    networks/    backbones, build(), student and EMA teacher, encoder()
     methods/     one paper a file, over base (the contract) and ops
     labelers/    labels without training: by confidence, clusters or neighbours, and how good they are
     training/    what a run is, the loop, a run on disk and what names it, recipes of several runs
@@ -19,10 +19,11 @@ The rooms, each importing only from those above it:
 __version__ = "0.1.0"
 
 _NAMES = {room: names.split() for room, names in {
-    "errors": "InputError", "records": "PseudoLabels", "data": "SSLData augment load split", "networks": "Nets build",
+    "errors": "InputError", "records": "PseudoLabels", "data": "Encoder SSLData augment features load split",
+    "networks": "Nets build encoder",
     "methods": "Method Supervised MixMatch ReMixMatch FixMatch FreeMatch SimMatch KDFixMatch",
     "labelers": "cluster_agree confident hdl one_shot",
-    "training": "Config Feed Machine Run all_runs evaluate fit hdl_on kd_fixmatch metrics predict",
+    "training": "Config Feed Machine Run all_runs embed evaluate fit hdl_on kd_fixmatch metrics predict probe",
     "lessons": "plots studies"}.items()}
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_ROOM_OF]

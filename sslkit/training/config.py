@@ -23,13 +23,14 @@ class Config:
     resolve()."""
 
     seed: Annotated[int, "seed of the split, the first weights, and every draw (papers: 5 seeds)"] = 0
-    steps: Annotated[int | None, "optimiser steps K (default: 2000 on digits, 32768 elsewhere; paper: 1048576)"] = None
-    batch_size: Annotated[int | None, "labelled images a step, B (default: 32 on digits, 64 elsewhere; paper: "
-                                      "64)"] = None
+    steps: Annotated[int | None, "optimiser steps K (default: 2000 on digits, 800 on features, 32768 elsewhere; paper: "
+                                 "1048576)"] = None
+    batch_size: Annotated[int | None, "labelled images a step, B (default: 32 on digits and features, 64 elsewhere; "
+                                      "paper: 64)"] = None
     mu: Annotated[int | None, "unlabelled images for each labelled one in a step (default: 3 on digits, 7 elsewhere; "
                               "paper: 7)"] = None
-    lr: Annotated[float | None, "first learning rate; it falls as cos(7 pi k / 16 K) (default: 0.1 on digits, 0.03 "
-                                "elsewhere; paper: 0.03)"] = None
+    lr: Annotated[float | None, "first learning rate; it falls as cos(7 pi k / 16 K) (default: 0.1 on digits, 0.003 on "
+                                "features, 0.03 elsewhere; paper: 0.03)"] = None
     momentum: Annotated[float, "nesterov momentum of SGD, 0 to 1 (paper: 0.9)"] = 0.9
     weight_decay: Annotated[float | None, "L2 penalty on weights, none on BatchNorm and biases (default and paper: "
                                           "0.0005; CIFAR-100 0.001)"] = None
