@@ -2,13 +2,16 @@
 import csv
 import io
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
-from sslkit.data import SSLData, features, load, near_copies
+from sslkit.data import Features, SSLData, features, load, near_copies
 from sslkit.errors import require
 from sslkit.files import cannot_write, write_file
 from sslkit.networks import encoder as encoder_called
@@ -40,35 +43,51 @@ def embed(folder: str, encoder: EncoderName = "auto",
     Returns pictures, near_copies (how many are nearly the same as an earlier one), encoder, dim, views, out and what
     load() notes. InputError for a folder, an encoder or a target that cannot be used.
     """
-    target = Path(out)
+    target = Path(os.path.realpath(out))
     mixed = target.exists() and (not target.is_dir() or {path.name for path in target.iterdir()} - OURS)
-    require(not mixed, f"{target} holds something else: give another --out")
-    made = encoder_called(encoder, weights=weights, size=size, device=Machine(device).torch_device())
-    data = load(f"pictures:{folder}", size=made.side, skip_bad_images=skip_bad_images, progress=progress)
-    data = features(data, made, views=views, progress=progress)
-    copies = near_copies(data.images)
+    require(not mixed and target != Path.cwd(), f"{out or '.'} holds something else: give another --out")
+    require(Path(folder).expanduser().is_dir(), f"there is no folder {folder}")
     new = target.with_name(f".{target.name}.new")
-    try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        for kind, table in data.features.tables.items():
-            rows = data.features.rows[kind]
-            shape = (len(rows), *table.shape[1:]) if kind != "plain" else (len(rows), table.shape[2])
-            array = np.lib.format.open_memmap(new / f"{kind}.npy", "w+", np.float16, shape)
-            for start in range(0, len(rows), 1000):
-                part = table[rows[start:start + 1000]].numpy()
-                array[start:start + 1000] = part if kind != "plain" else part[:, 0]
-            array.flush()
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, new, ignore_errors=True)
+        with writing(target):                           # before all computing: it may not be possible
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+        made = encoder_called(encoder, weights=weights, size=size, device=Machine(device).torch_device())
+        data = load(f"pictures:{folder}", size=made.side, skip_bad_images=skip_bad_images, progress=progress)
+        data = features(data, made, views=views, progress=progress)
+        copies = near_copies(data.images)
         about = {"encoder": made.name, "dim": data.features.dim, "views": data.features.views, "size": made.side,
                  "folder": str(Path(folder).absolute()), "digest": data.features.digest}
-        write_file(new / "about.json", json.dumps(about, indent=2) + "\n")
-        write_file(new / "files.csv", listed(data, copies.tolist()))
-        shutil.rmtree(target, ignore_errors=True)
-        new.rename(target)
+        with writing(target):
+            write_tables(data.features, new)
+            write_file(new / "about.json", json.dumps(about, indent=2) + "\n")
+            write_file(new / "files.csv", listed(data, copies.tolist()))
+            shutil.rmtree(target, ignore_errors=True)
+            new.rename(target)
+    return {"pictures": len(data.images), "near_copies": int((copies >= 0).sum()), **about, "out": out,
+            **{name: data.info.get(name, 0) for name in ("skipped", "ignored")}}
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Put an OSError into a sentence."""
+    try:
+        yield
     except OSError as error:
         raise cannot_write(target, error) from error
-    return {"pictures": len(data.images), "near_copies": int((copies >= 0).sum()), **about, "out": str(target),
-            **{name: data.info.get(name, 0) for name in ("skipped", "ignored")}}
+
+
+def write_tables(found: Features, folder: Path) -> None:
+    """plain.npy (N, D), and (N, views, D) of each kind of view. OSError where the disk is full."""
+    for kind, table in found.tables.items():
+        rows = found.rows[kind]
+        shape = (len(rows), *table.shape[1:]) if kind != "plain" else (len(rows), found.dim)
+        array = np.lib.format.open_memmap(folder / f"{kind}.npy", "w+", np.float16, shape)
+        for start in range(0, len(rows), 1000):
+            part = table[rows[start:start + 1000]].numpy()
+            array[start:start + 1000] = part if kind != "plain" else part[:, 0]
+        array.flush()
 
 
 def listed(data: SSLData, copies: list[int]) -> str:

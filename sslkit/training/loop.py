@@ -18,7 +18,7 @@ from sslkit.data import SSLData, augment
 from sslkit.errors import require
 from sslkit.labelers import by_class
 from sslkit.methods import Method
-from sslkit.networks import HEADS, Nets, Network, build
+from sslkit.networks import HEADS, Nets, Network, build, known_network
 from sslkit.records import Batch, Snapshot, Spec, Step
 from sslkit.training.config import Config, Machine
 from sslkit.training.feed import Feed
@@ -71,14 +71,21 @@ def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype | None = Non
     return {"test_acc": (answer == truth).sum().item() / len(truth), **{f"test_acc_{k}": v for k, v in found.items()}}
 
 
+def check_network(name: str, features: bool) -> None:
+    """Raise an InputError for a network that is for images where there are features, or for features where there are
+    none."""
+    known_network(name)
+    fits = "features, this data has none: add --encoder" if name in HEADS else (
+        f"images, this data has features: take {' or '.join(HEADS)}")
+    require((name in HEADS) == features, f"the network {name} is for {fits}")
+
+
 def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Machine(),
            ) -> tuple[Nets, torch.optim.Optimizer, Feed]:
     """Networks, the method's heads and buffers, the optimiser and the feed, on the machine's device. `config` is
     resolved."""
     device = machine.torch_device()
-    fits = "features, this data has none: add --encoder" if config.network in HEADS else (
-        f"images, this data has features: take {' or '.join(HEADS)}")
-    require((config.network in HEADS) == (data.features is not None), f"the network {config.network} is for {fits}")
+    check_network(config.network, data.features is not None)
     network = build(config.network, data.num_classes, data.channels, seed=config.seed, weights=config.weights)
     pseudo = None if data.pseudo is None else data.pseudo[data.unlabeled]
     spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size,

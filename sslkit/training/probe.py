@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from torch import Tensor
 
-from sslkit.data import SSLData, features, load, split
+from sslkit.data import SSLData, features, load, source, split
 from sslkit.errors import require
 from sslkit.files import cannot_write, digest, store, write_json
 from sslkit.networks import encoder as encoder_called
@@ -36,8 +37,9 @@ def probe(data: Annotated[str, "cifar10, food101, folder:PATH ...; see sslkit tr
     """
     require(0 < validation < 1, f"validation is {validation:g}, it must be above 0 and below 1")
     made = encoder_called(encoder, weights=weights, size=size, device=Machine(device).torch_device())
-    known = load(data, root=root, download=download, size=made.side if data.startswith("folder:") else None,
+    known = load(data, root=root, download=download, size=made.side if source(data).sized else None,
                  skip_bad_images=skip_bad_images, progress=progress)
+    held_out(known, validation)                         # its errors before all computing
     known = features(known, made, views=0, progress=progress)
     found = {"data": known.name, "encoder": made.name, "size": made.side, "dim": known.features.dim,
              **evaluated(known, validation), "digest": known.digest}
@@ -55,8 +57,7 @@ def evaluated(data: SSLData, validation: float = 0.1) -> dict:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    rows = (data.y >= 0).nonzero()[:, 0]
-    held = split(data, data.num_classes, validation=max(data.num_classes, round(validation * len(rows)))).validation
+    rows, held = (data.y >= 0).nonzero()[:, 0], held_out(data, validation)
     y, x = data.y.numpy(), data.features.ready(data.inputs).numpy()
     fit = np.setdiff1d(rows.numpy(), held.numpy())
     with warnings.catch_warnings():
@@ -70,6 +71,12 @@ def evaluated(data: SSLData, validation: float = 0.1) -> dict:
     classes = [right[truth == c].mean() for c in range(data.num_classes)]
     return {"C": float(C), "validation_acc": float(max(scores)), "test_acc": float(right.mean()),
             "test_acc_mean_class": float(np.mean(classes))}
+
+
+def held_out(data: SSLData, validation: float) -> Tensor:
+    """The training rows that are a share `validation` of those of known class, one of each class or more."""
+    count = max(data.num_classes, round(validation * int((data.y >= 0).sum())))
+    return split(data, data.num_classes, validation=count).validation
 
 
 def probes(folder: Path | None = None) -> list[dict]:

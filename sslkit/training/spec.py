@@ -19,7 +19,7 @@ from sslkit.records import Progress
 from sslkit.training.bench import timed
 from sslkit.training.config import Config, Machine
 from sslkit.training.identity import code_of, protocol, record, run_path
-from sslkit.training.loop import set_up, take_step
+from sslkit.training.loop import check_network, set_up, take_step
 from sslkit.training.recipes import Live, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record
 from sslkit.training.rules import Propagate, Select, outer_method
 from sslkit.training.run import Run, fit
@@ -65,11 +65,16 @@ class DataSpec:
         names = ("data", "root", "download", "size", "skip_bad_images", "encoder", "views", "flip")
         key, loaded = (*(getattr(self, name) for name in names), weights, strong), {} if loaded is None else loaded
         if key not in loaded:
-            loaded[key] = self.read(progress, weights, strong)
-        rule = ("include_labeled", "validation", "imbalance", "unlabeled_imbalance", "unlabeled")
-        return split(loaded[key], self.labels, seed, **{name: getattr(self, name) for name in rule})
+            loaded[key] = self.read(seed, progress, weights, strong)
+        return self.split(loaded[key], seed)
 
-    def read(self, progress: Progress | None = None, weights: str = "none", strong: str | None = None) -> SSLData:
+    def split(self, data: SSLData, seed: int) -> SSLData:
+        """`data` split as asked for. Raises InputError."""
+        rule = ("include_labeled", "validation", "imbalance", "unlabeled_imbalance", "unlabeled")
+        return split(data, self.labels, seed, **{name: getattr(self, name) for name in rule})
+
+    def read(self, seed: int, progress: Progress | None = None, weights: str = "none",
+             strong: str | None = None) -> SSLData:
         """The data as load() gives it, with features if an encoder is asked for."""
         how = {"root": self.root, "download": self.download, "skip_bad_images": self.skip_bad_images,
                "progress": progress}
@@ -80,6 +85,7 @@ class DataSpec:
         made = encoder(self.encoder, weights=None if weights == "none" else weights, size=self.size, device=device)
         data = load(self.data, size=made.side if source(self.data).sized else None, **how)
         data = data if self.flip is None else replace(data, flip=self.flip)
+        self.split(data, seed)                          # its errors before all computing
         strong = strong or ("small" if data.side < 16 else "mc")
         return features(data, made, views=self.views, strong=strong, progress=progress)
 
@@ -100,9 +106,17 @@ class RunSpec:
             object.__setattr__(self, "recipe", Select())
         require(isinstance(self.recipe, Select) == (self.method == "kd-fixmatch"),
                 "a Select belongs to kd-fixmatch, a Propagate to any other method")
-        require(not (self.data.encoder and self.make().pixels), f"{self.method} changes pixels, it cannot train on "
-                "features: leave out --encoder, or take another method")
-        usual = self.make().arguments
+        method, encoded = self.make(), self.data.encoder is not None
+        require(not (encoded and method.pixels), f"{self.method} changes pixels, it cannot train on features: leave "
+                "out --encoder, or take another method")
+        require(not encoded or self.data.views != 0 or "strong" not in method.views, f"{self.method} needs strong "
+                "views: compute some, with --views 6")
+        require(encoded or self.data.views == 6, "--views belongs to --encoder: add it, or leave it out")
+        require(encoded or self.train.weights in ("none", "imagenet"), f"there are no {self.train.weights} weights, "
+                "only none and imagenet; a file of weights is for --encoder: add it")
+        if self.train.network is not None:
+            check_network(self.train.network, encoded)
+        usual = method.arguments
         object.__setattr__(self, "arguments", {name: value for name, value in self.arguments.items()
                                                if name not in usual or value != usual[name]})
 
