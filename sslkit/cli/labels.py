@@ -1,6 +1,7 @@
 """The commands for pictures of your own: embed, label, probe."""
 import inspect
 import json
+import os
 import sys
 
 from sslkit.errors import require
@@ -62,6 +63,7 @@ def label(argv: list[str]) -> int:
     try:
         how = (values.labeler, values.k, values.mode, values.metric, values.out)
         more = head_of(values.embeddings)
+        require(os.path.exists(values.embeddings), f"there is no file or folder {values.embeddings}")
         require(values.labeler != "head" or bool(more), f"{values.embeddings} has no features of views, which head "
                 "needs: sslkit embed FOLDER --views 6 writes some")
         info = labelers.label(values.embeddings, values.labels, *how, line.loading, more)

@@ -7,10 +7,11 @@ a process that was stopped goes on where it was. The tables are float16 and memo
 time.
 """
 import hashlib
+import itertools
 import os
 import re
+import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -210,12 +211,13 @@ def _held(place: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(place, error) from error
     with ExitStack() as stack:
-        while True:
+        for wait in itertools.count():
             try:
                 stack.enter_context(locked(place))
                 break
             except Busy:
-                warnings.warn(f"another process embeds pictures into {place}; this one waits for it", stacklevel=2)
+                if wait == 2:
+                    print("note: another process is embedding with this encoder; waiting for it", file=sys.stderr)
                 time.sleep(1)
         yield
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslkit.data import Features, SSLData
-from sslkit.errors import InputError
+from sslkit.errors import InputError, require
 from sslkit.methods import FreeMatch
 from sslkit.records import PseudoLabels
 from sslkit.training.config import Config, Machine
@@ -22,6 +22,9 @@ def head(tables: dict[str, Tensor], points: Tensor, y: Tensor, seed: int = 0) ->
     tables: weak and strong (N, views, D), features of views; points (N, D): of the plain pictures; y (N,) int64, -1
     unknown. The weight is the probability. Given labels stay.
     """
+    for kind, table in tables.items():
+        fits = table.ndim == 3 and (len(table), table.shape[2]) == tuple(points.shape)
+        require(fits, f"{kind}.npy is not of the pictures of plain.npy: run `sslkit embed` again")
     known, rows = (y >= 0).nonzero()[:, 0], torch.arange(len(y))
     every = {"plain": points.half()[:, None]} | tables
     found = Features("", 0, every, dict.fromkeys(every, rows) | {"test": known}, points.float().mean(0), "")
