@@ -32,7 +32,8 @@ def specs():
             yield RunSpec(method, recipe=recipe)
             yield RunSpec(method, OTHER_DATA, OTHER_TRAIN, changed, recipe)
             if not usual.make().pixels:
-                yield RunSpec(method, replace(OTHER_DATA, encoder="timm:resnet18", views=9), replace(OTHER_TRAIN, weights="a.pth"), changed, recipe)
+                on_features = replace(recipe, outer_network="hidden") if getattr(recipe, "outer_network", None) else recipe
+                yield RunSpec(method, replace(OTHER_DATA, encoder="timm:resnet18", views=9), replace(OTHER_TRAIN, weights="a.pth", network="hidden"), changed, on_features)
 
 
 @pytest.mark.parametrize("spec", list(specs()), ids=lambda spec: spec.name)

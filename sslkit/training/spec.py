@@ -114,8 +114,9 @@ class RunSpec:
         require(encoded or self.data.views == 6, "--views belongs to --encoder: add it, or leave it out")
         require(encoded or self.train.weights in ("none", "imagenet"), f"there are no {self.train.weights} weights, "
                 "only none and imagenet; a file of weights is for --encoder: add it")
-        if self.train.network is not None:
-            check_network(self.train.network, encoded)
+        for network in (self.train.network, getattr(self.recipe, "outer_network", None)):
+            if network is not None:
+                check_network(network, encoded)
         usual = method.arguments
         object.__setattr__(self, "arguments", {name: value for name, value in self.arguments.items()
                                                if name not in usual or value != usual[name]})
