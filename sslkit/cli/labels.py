@@ -62,8 +62,8 @@ def label(argv: list[str]) -> int:
     values, line = parser.parse(argv), ProgressLine(0)
     try:
         how = (values.labeler, values.k, values.mode, values.metric, values.out)
+        require(os.path.exists(values.embeddings), f"there is no file {values.embeddings}")
         more = head_of(values.embeddings)
-        require(os.path.exists(values.embeddings), f"there is no file or folder {values.embeddings}")
         require(values.labeler != "head" or bool(more), f"{values.embeddings} has no features of views, which head "
                 "needs: sslkit embed FOLDER --views 6 writes some")
         info = labelers.label(values.embeddings, values.labels, *how, line.loading, more)

@@ -29,9 +29,9 @@ def label(embeddings: str, labels: str,
     from the few labels in LABELS (.csv, with a column `label`; empty, nan or -1: none). For a folder, LABELS may have
     a column `file` and the labelled files alone.
 
-    extra: further labelers by name, for auto after those of LABELERS. Returns the labeler's info, labeler, choice (what
-    auto found of each; see choosing.Choice), why, and growth: each class's share of all labels over its share of the
-    given ones, far above 1 if it flooded others. If `out` is a link, the file it points at is written. InputError for
+    extra: further labelers by name; auto prefers them to those of LABELERS. Returns the labeler's info, labeler, choice
+    (what auto found of each; see choosing.Choice), why, and growth: each class's share of all labels over its share of
+    the given ones, far above 1 if it flooded others. If `out` is a link, the file it points at is written. InputError for
     files and flags that cannot be used.
     """
     target = target_of(out)
@@ -42,7 +42,7 @@ def label(embeddings: str, labels: str,
     y, names, files = read_labels(labels, files)
     require(len(points) == len(y), f"{embeddings} has {len(points):,} rows, {labels} {len(y):,}: they must be the same")
     if labeler == "auto":
-        labeler, why, table = choose_labeler(points, y, with_graphs(points, y, progress) | extra, progress)
+        labeler, why, table = choose_labeler(points, y, {**extra, **with_graphs(points, y, progress)}, progress)
     if labeler == "hdl":
         found = hdl(points, y, k=int(k) if k.isdecimal() else k, mode=mode, metric=metric, progress=progress)
     else:

@@ -65,7 +65,7 @@ class DataSpec:
         names = ("data", "root", "download", "size", "skip_bad_images", "encoder", "views", "flip")
         key, loaded = (*(getattr(self, name) for name in names), weights, strong), {} if loaded is None else loaded
         if key not in loaded:
-            loaded[key] = self.read(seed, progress, weights, strong)
+            loaded[key] = self.read(progress, weights, strong, seed)
         return self.split(loaded[key], seed)
 
     def split(self, data: SSLData, seed: int) -> SSLData:
@@ -73,9 +73,10 @@ class DataSpec:
         rule = ("include_labeled", "validation", "imbalance", "unlabeled_imbalance", "unlabeled")
         return split(data, self.labels, seed, **{name: getattr(self, name) for name in rule})
 
-    def read(self, seed: int, progress: Progress | None = None, weights: str = "none",
-             strong: str | None = None) -> SSLData:
-        """The data as load() gives it, with features if an encoder is asked for."""
+    def read(self, progress: Progress | None = None, weights: str = "none", strong: str | None = None,
+             seed: int = 0) -> SSLData:
+        """The data as load() gives it, with features if an encoder is asked for. Raises InputError, also where it
+        cannot be split as asked for."""
         how = {"root": self.root, "download": self.download, "skip_bad_images": self.skip_bad_images,
                "progress": progress}
         if self.encoder is None:
