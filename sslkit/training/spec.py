@@ -59,13 +59,14 @@ class DataSpec:
                           "them weak (default: 6)"] = 6
 
     def load(self, seed: int, loaded: dict | None = None, progress: Progress | None = None, weights: str = "none",
-             strong: str | None = None) -> SSLData:
+             strong: str | None = None, device: str | torch.device = "cpu") -> SSLData:
         """The data, split by `seed`. loaded: keeps what is read, for several splits of it. weights: the file of the
-        encoder's, or none; strong: the variant of the views that it gets. Raises InputError."""
+        encoder's, or none; strong: the variant of the views that it gets; device: where it computes. Raises
+        InputError."""
         names = ("data", "root", "download", "size", "skip_bad_images", "encoder", "views", "flip")
-        key, loaded = (*(getattr(self, name) for name in names), weights, strong), {} if loaded is None else loaded
+        key, loaded = (*(getattr(self, name) for name in names), weights, strong, device), {} if loaded is None else loaded
         if key not in loaded:
-            loaded[key] = self.read(progress, weights, strong, seed)
+            loaded[key] = self.read(progress, weights, strong, device, seed)
         return self.split(loaded[key], seed)
 
     def split(self, data: SSLData, seed: int) -> SSLData:
@@ -74,7 +75,7 @@ class DataSpec:
         return split(data, self.labels, seed, **{name: getattr(self, name) for name in rule})
 
     def read(self, progress: Progress | None = None, weights: str = "none", strong: str | None = None,
-             seed: int = 0) -> SSLData:
+             device: str | torch.device = "cpu", seed: int = 0) -> SSLData:
         """The data as load() gives it, with features if an encoder is asked for. Raises InputError, also where it
         cannot be split as asked for."""
         how = {"root": self.root, "download": self.download, "skip_bad_images": self.skip_bad_images,
@@ -82,7 +83,6 @@ class DataSpec:
         if self.encoder is None:
             data = load(self.data, size=self.size, **how)
             return data if self.flip is None else replace(data, flip=self.flip)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         made = encoder(self.encoder, weights=None if weights == "none" else weights, size=self.size, device=device)
         data = load(self.data, size=made.side if source(self.data).sized else None, **how)
         data = data if self.flip is None else replace(data, flip=self.flip)
@@ -108,6 +108,7 @@ class RunSpec:
         require(isinstance(self.recipe, Select) == (self.method == "kd-fixmatch"),
                 "a Select belongs to kd-fixmatch, a Propagate to any other method")
         method, encoded = self.make(), self.data.encoder is not None
+        require(self.data.encoder != "auto", "a run names its encoder: --encoder efficientnet-lite0 or timm:NAME")
         require(not (encoded and method.pixels), f"{self.method} changes pixels, it cannot train on features: leave "
                 "out --encoder, or take another method")
         require(not encoded or self.data.views != 0 or "strong" not in method.views, f"{self.method} needs strong "
@@ -143,9 +144,11 @@ class RunSpec:
         """The method, a new one. Raises InputError for arguments that cannot be used."""
         return (KDFixMatch if self.method == "kd-fixmatch" else method_class(self.method))(**arguments)
 
-    def load(self, loaded: dict | None = None, progress: Progress | None = None) -> SSLData:
-        """The data, split; see DataSpec.load()."""
-        return self.data.load(self.train.seed, loaded, progress, self.train.weights, self.train.strong)
+    def load(self, loaded: dict | None = None, progress: Progress | None = None,
+             machine: Machine = Machine()) -> SSLData:
+        """The data, split; see DataSpec.load(). An encoder computes on the machine's device."""
+        device = machine.torch_device() if self.data.encoder else "cpu"
+        return self.data.load(self.train.seed, loaded, progress, self.train.weights, self.train.strong, device)
 
     def identity(self, data: SSLData, machine: Machine = Machine()) -> dict:
         """config.json: everything that decides the result. Raises InputError for what cannot be used."""
