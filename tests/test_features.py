@@ -1,10 +1,7 @@
 """Features of pictures as views: computed once, found by pixels, the same after a kill; every method trains on them."""
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,23 +114,28 @@ def test_equal_pictures_are_computed_once(small, cache):
     assert made.network.seen == 1 + 150 * 7 + 50 and torch.equal(found.inputs[:150], found.inputs[150:])
 
 
-def test_a_killed_process_goes_on_where_it_was(small, tmp_path, monkeypatch):
-    code = f"""
-import os, sys, torch
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_features import Counted, Encoder, load, features, replace, small
-data = small.__wrapped__() if hasattr(small, "__wrapped__") else small.__pytest_wrapped__.obj()
 class Dies(Counted):
     def forward(self, x):
-        if self.seen > 500: os.kill(os.getpid(), 9)
+        if self.seen > 500:
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
-features(data, Encoder("counted", Dies(), 8))
-"""
+
+
+def child(data, network, place, answer):
+    """Embed in a process of its own."""
+    os.environ["SSLKIT_CACHE"] = str(place)
+    found = features(data, Encoder("counted", network, 8))
+    answer.put((found.digest, network.seen))
+
+
+def test_a_killed_process_goes_on_where_it_was(server, small, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "undisturbed"))
     whole = features(small, encoder())
     monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "killed"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = server.Process(target=child, args=(small, Dies(), tmp_path / "killed", None))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     (values,) = (tmp_path / "killed" / "features").glob("*/strong*.values")
     with open(values, "ab") as file:
         file.write(b"half a row")
@@ -143,19 +145,13 @@ features(data, Encoder("counted", Dies(), 8))
     assert after.digest == whole.digest and all(torch.equal(after.features.tables[kind], whole.features.tables[kind]) for kind in after.features.tables)
 
 
-def test_two_processes_at_once_do_the_work_once(small, tmp_path):
-    code = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_features import Counted, Encoder, features, small
-data = small.__wrapped__() if hasattr(small, "__wrapped__") else small.__pytest_wrapped__.obj()
-made = Encoder("counted", Counted(), 8)
-print(features(data, made).digest, made.network.seen)
-"""
-    env = os.environ | {"SSLKIT_CACHE": str(tmp_path)}
-    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
-    answers = [process.communicate()[0].split() for process in both]
-    assert answers[0][0] == answers[1][0] and sorted(int(seen) for _, seen in answers) == [1, 1101]
+def test_two_processes_at_once_do_the_work_once(server, small, tmp_path):
+    answer = server.Queue()
+    both = [server.Process(target=child, args=(small, Counted(), tmp_path, answer)) for _ in range(2)]
+    for process in both:
+        process.start()
+    answers = [answer.get(timeout=60) for _ in both]
+    assert answers[0][0] == answers[1][0] and sorted(seen for _, seen in answers) == [1, 1101]
 
 
 def test_split_keeps_each_rows_features(small, cache):

@@ -64,7 +64,8 @@ class DataSpec:
         encoder's, or none; strong: the variant of the views that it gets; device: where it computes. Raises
         InputError."""
         names = ("data", "root", "download", "size", "skip_bad_images", "encoder", "views", "flip")
-        key, loaded = (*(getattr(self, name) for name in names), weights, strong, device), {} if loaded is None else loaded
+        key = (*(getattr(self, name) for name in names), weights, strong, device)
+        loaded = {} if loaded is None else loaded
         if key not in loaded:
             loaded[key] = self.read(progress, weights, strong, device, seed)
         return self.split(loaded[key], seed)
