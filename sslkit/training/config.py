@@ -66,6 +66,8 @@ class Config:
             given["precision"] = "bf16" if not small and has_bf16(device) else "fp32"
         if data.features:                     # what they were made by, their own digest says
             given |= {"weights": "none"}
+        else:
+            choose("weights", self.weights, ("none", "imagenet"))
         return Config(**{**defaults, **given})
 
     def check(self) -> None:
