@@ -181,8 +181,11 @@ def test_resizing_averages_and_keeps_plain_colors(tmp_path):
     stripes.save(tmp_path / "stripes.png")
     got = decode(tmp_path / "stripes.png", 8).astype(int)[:, :, 2:-2]
     assert (abs(got - 127.5) < 8).all()     # picking single pixels would give 0 or 255
-    put(tmp_path / "small.png", (3, 140, 250), (2, 5))
+    put(tmp_path / "small.png", (3, 140, 250), (8, 9))
     assert colors(decode(tmp_path / "small.png", 16)[None]) == [(3, 140, 250)]
+    put(tmp_path / "tiny.png", (3, 140, 250), (7, 90))
+    with pytest.raises(ValueError, match="it has 7 x 90 pixels, fewer than 8 on a side|it has 90 x 7"):
+        decode(tmp_path / "tiny.png", 16)
 
 
 # Pictures as telephones make them

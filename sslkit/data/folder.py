@@ -17,6 +17,7 @@ from sslkit.records import Progress
 HEIF = (".heic", ".heif")         # what Pillow does not read alone
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", *HEIF)
 PIECE = 64                        # images that a worker takes at once
+SMALLEST = 8                      # pixels a side of an image that shows anything
 
 
 def decode(path: str | Path, size: int) -> np.ndarray:
@@ -40,6 +41,8 @@ def decode(path: str | Path, size: int) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     side = min(image.size)
+    if side < SMALLEST:
+        raise ValueError(f"it has {image.width} x {image.height} pixels, fewer than {SMALLEST} on a side")
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.convert("RGB").crop((left, top, left + side, top + side))
     if side != size:
