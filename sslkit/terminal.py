@@ -98,7 +98,7 @@ class ProgressLine:
 
     def __init__(self, steps: int, stream=None):
         self.stream, self.width, self.written = stream or sys.stderr, 0, 0.0
-        self.live = self.stream.isatty()
+        self.live, self.loads = self.stream.isatty(), ("", 0, 0.0)     # what is loaded, how far it was at first, when
         self.start("", steps)
 
     def start(self, what: str, steps: int) -> None:
@@ -128,7 +128,14 @@ class ProgressLine:
             self.width = 0
 
     def loading(self, done: int, total: int, what: str) -> None:
-        self.write(f"{what} {done:,} of {total:,}", last=done == total)
+        """How far something else is; from its second call on with its pace."""
+        now, pace = time.monotonic(), 0.0
+        if what != self.loads[0]:
+            self.loads = what, done, now
+        elif now > self.loads[2]:
+            pace = (done - self.loads[1]) / (now - self.loads[2])
+        left = f", {pace:,.0f} a second, {clock((total - done) / pace)} left" if pace >= 1 and done < total else ""
+        self.write(f"{what} {done:,} of {total:,}{left}", last=done == total)
 
     def stage(self, what: str, steps: int, snap) -> None:
         """A Snapshot of one stage of several: its name before the first."""

@@ -1,5 +1,6 @@
 """The command line as its users meet it: what is printed where, exit codes, and a sentence for everything that cannot be used."""
 import inspect
+import io
 import json
 import os
 import re
@@ -617,3 +618,19 @@ def test_a_long_tail_from_the_command_line(sslkit, runs):
     assert result["test_acc_tail"] == pytest.approx(sum(result["test_acc_class"][7:]) / 3) and ", tail " in err
     run = Run(result["run"])
     assert run.config["data"]["imbalance"] == [20, -20] and "test_acc_head" in run.metrics[-1]
+
+
+def test_loading_has_its_pace(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return False
+
+    now, stream = [100.0], Terminal()
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    line = room.ProgressLine(0, stream)
+    for done in (64, 164, 264, 1000):
+        line.loading(done, 1000, "embedding pictures")
+        now[0] += 20
+    assert stream.getvalue().splitlines() == [
+        "embedding pictures 64 of 1,000", "embedding pictures 164 of 1,000, 5 a second, 2:47 left",
+        "embedding pictures 264 of 1,000, 5 a second, 2:27 left", "embedding pictures 1,000 of 1,000"]
