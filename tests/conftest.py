@@ -35,9 +35,11 @@ class ByLesson(LoadScopeScheduling):
 
 
 def pytest_collection_modifyitems(items):
-    """The lessons that train longest first, and not two at once that want the same run: one would wait for the other."""
-    order = ("00", "03", "05", "06", "04")
-    items.sort(key=lambda item: next((k for k, name in enumerate(order) if f"notebooks/{name}_" in item.nodeid), len(order)))
+    """What takes longest first, or one worker would end alone; and not two lessons at once that want the same run: one would wait for
+    the other."""
+    order = [f"notebooks/{number}_" for number in ("00", "03", "05", "06", "04", "01", "02", "9")] + [
+        f"tests/test_{name}.py" for name in ("engine", "batch", "methods", "cli", "recipes", "train", "studies", "embed", "bench", "identity")]
+    items.sort(key=lambda item: next((k for k, start in enumerate(order) if item.nodeid.startswith(start)), len(order)))
 
 
 def pytest_xdist_make_scheduler(config, log):

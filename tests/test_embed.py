@@ -151,6 +151,7 @@ def test_a_damaged_picture(pictures, sslkit, refused, tmp_path):
     assert [row["file"] for row in read("embeddings/files.csv")] == ["china08.png", "china10.png"] and np.load("embeddings/strong.npy").shape == (2, 4, 1280)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_folder_and_the_next_run_goes_on(pictures, sslkit, tmp_path, monkeypatch):
     code = """
 import sys, time
