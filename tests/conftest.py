@@ -66,3 +66,33 @@ def runs(tmp_path, monkeypatch):
     """An empty store for this test alone."""
     monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def sslkit(capsys, runs):
+    """sslkit(words) -> exit code, stdout, stderr, in this process and with an empty store."""
+    from sslkit import cli
+
+    def call(*words):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+    return call
+
+
+@pytest.fixture
+def refused(sslkit, runs, tmp_path):
+    """refused(words, *parts): exit code 2, one sentence on stderr that has each part besides progress, nothing on stdout, and no file or
+    folder that was not there."""
+    def call(words, *parts):
+        files = lambda: sorted({*tmp_path.rglob("*")} - {runs})          # noqa: E731 -- an empty store may be left
+        before = files()
+        code, out, err = sslkit(*words)
+        said = [line for line in err.splitlines() if not line.startswith(("see sslkit ", "decoding ", "embedding "))]
+        assert code == 2 and out == "" and len(said) == 1 and said[0].startswith("sslkit"), (code, out, err)
+        assert all(part in said[0] for part in parts), said[0]
+        assert files() == before, "something was left behind"
+    return call

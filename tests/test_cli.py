@@ -31,32 +31,6 @@ DIRECT = [method for method in methods.ALL if method.standalone]
 KEYS = ["method", "data", "labels", "seed", "steps", "test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds", "run"]
 
 
-@pytest.fixture
-def sslkit(capsys, runs):
-    """sslkit(words) -> exit code, stdout, stderr, in this process and with an empty store."""
-    def call(*words):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-    return call
-
-
-@pytest.fixture
-def refused(sslkit, runs):
-    """refused(words, *parts): exit code 2, one sentence on stderr that has each part, nothing on stdout, no run folder."""
-    def call(words, *parts):
-        before = sorted(runs.rglob("*"))
-        code, out, err = sslkit(*words)
-        said = [line for line in err.splitlines() if not line.startswith("see sslkit ")]
-        assert code == 2 and out == "" and len(said) == 1 and said[0].startswith("sslkit"), (code, out, err)
-        assert all(part in said[0] for part in parts), said[0]
-        assert sorted(runs.rglob("*")) == before, "a folder was left behind"
-    return call
-
-
 def halt(words, monkeypatch, at=20):
     """Call `sslkit` and press Ctrl-C at step `at`."""
     line = room.ProgressLine.__call__

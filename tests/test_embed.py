@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from sslkit import cli
 from sslkit.data import load
 from sslkit.data.features import Table
 from sslkit.networks import encoder
@@ -63,32 +62,10 @@ def one_cache(tmp_path_factory):
     os.environ["SSLKIT_CACHE"] = before
 
 
-@pytest.fixture
-def sslkit(capsys, runs, tmp_path, monkeypatch):
-    """sslkit(words) -> exit code, stdout, stderr, in this process, in an empty folder, with an empty store."""
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Each test begins in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-    return call
-
-
-@pytest.fixture
-def refused(sslkit, tmp_path):
-    """refused(words, *parts): exit code 2, one sentence that has each part, and no file or folder that was not there."""
-    def call(words, *parts):
-        before = sorted(tmp_path.rglob("*"))
-        code, out, err = sslkit(*words)
-        said = [line for line in err.splitlines() if not line.startswith(("see sslkit", "decoding", "embedding"))]
-        assert code == 2 and out == "" and len(said) == 1 and said[0].startswith("sslkit"), (code, out, err)
-        assert all(part in said[0] for part in parts), said[0]
-        assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
-    return call
 
 
 @pytest.fixture

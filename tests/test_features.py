@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslkit import Config, Machine, augment, fit, load, split
+from sslkit import Config, Machine, fit, load, split
 from sslkit.data import Encoder, features
 from sslkit.data.features import POOLS
 from sslkit.errors import InputError
@@ -182,7 +182,7 @@ def test_an_encoder_that_gives_no_features(small, cache, network, what):
         features(small, Encoder("bad", network, 8))
 
 
-def test_a_full_disk_is_a_sentence(small, cache, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_a_sentence(small, cache, monkeypatch):
     cache.mkdir(parents=True)
     (cache / f"keys-{small.digest[:32]}.npy").mkdir()
     with pytest.raises(InputError, match="could not write"):
@@ -269,4 +269,3 @@ def test_views_mirror_only_where_the_data_may(small, cache):
     """A mirrored digit is no digit: neither kind of view mirrors it, and another choice has tables of its own."""
     still = features(small, encoder(), views=3)
     assert not small.flip and not torch.equal(features(replace(small, flip=True), encoder(), views=3).features.tables["strong"], still.features.tables["strong"])
-    assert augment.weak(small.images[:1], torch.Generator().manual_seed(0), flip=False).shape == (1, 1, 8, 8)

@@ -184,7 +184,7 @@ def test_resizing_averages_and_keeps_plain_colors(tmp_path):
     put(tmp_path / "small.png", (3, 140, 250), (8, 9))
     assert colors(decode(tmp_path / "small.png", 16)[None]) == [(3, 140, 250)]
     put(tmp_path / "tiny.png", (3, 140, 250), (7, 90))
-    with pytest.raises(ValueError, match="it has 7 x 90 pixels, fewer than 8 on a side|it has 90 x 7"):
+    with pytest.raises(ValueError, match="it has 7 x 90 pixels, fewer than 8 on a side"):
         decode(tmp_path / "tiny.png", 16)
 
 

@@ -1,11 +1,23 @@
 """The commands for pictures of your own: embed, label, probe."""
+import argparse
 import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 
 from sslkit.errors import require
 from sslkit.terminal import Parser, ProgressLine, aligned, chosen
+
+
+def called(function: Callable, values: argparse.Namespace) -> dict:
+    """What `function` returns for these flags, with a line of progress."""
+    line = ProgressLine(0)
+    values.progress = line.loading
+    try:
+        return function(**chosen(function, values))
+    finally:
+        line.end()
 
 
 def embed(argv: list[str]) -> int:
@@ -16,12 +28,8 @@ def embed(argv: list[str]) -> int:
     parser.add_argument("folder", metavar="FOLDER", help="pictures, at any depth")
     parser.add_parameters(training.embed, "how", leave_out=("folder", "progress"))
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    values, line = parser.parse(argv), ProgressLine(0)
-    values.progress = line.loading
-    try:
-        info = training.embed(**chosen(training.embed, values))
-    finally:
-        line.end()
+    values = parser.parse(argv)
+    info = called(training.embed, values)
     for name, why in (("skipped", "that are no images"), ("ignored", "of other kinds")):
         if info[name]:
             print(f"note: left out {info[name]} files {why}", file=sys.stderr)
@@ -36,12 +44,8 @@ def probe(argv: list[str]) -> int:
     parser = Parser(prog="sslkit probe", description=inspect.getdoc(training.probe).split("\n\n")[0])
     parser.add_parameters(training.probe, "how", leave_out=("progress",))
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    values, line = parser.parse(argv), ProgressLine(0)
-    values.progress = line.loading
-    try:
-        found = training.probe(**chosen(training.probe, values))
-    finally:
-        line.end()
+    values = parser.parse(argv)
+    found = called(training.probe, values)
     print(json.dumps(found) if values.json else f"{found['encoder']} on {found['data']}: test accuracy "
           f"{found['test_acc']:.1%}, the mean of the classes {found['test_acc_mean_class']:.1%} (C {found['C']:g} by "
           f"{found['validation_acc']:.1%} of the validation images)")

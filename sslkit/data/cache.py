@@ -53,9 +53,9 @@ def summarize(images, y, test_images, test_y, classes: Sequence[str], info: dict
     return Arrays(*arrays, tuple(classes), mean, std, digest.hexdigest(), info)
 
 
-def home() -> Path:
-    """The folder of the cache."""
-    return Path(os.environ.get("SSLKIT_CACHE") or "~/.cache/sslkit").expanduser() / "folders"
+def home(part: str = "folders") -> Path:
+    """A part of the cache: of decoded images in folders, or features."""
+    return Path(os.environ.get("SSLKIT_CACHE") or "~/.cache/sslkit").expanduser() / part
 
 
 def empty(shape: tuple[int, ...]) -> np.ndarray:

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from sslkit.data import augment
+from sslkit.data.cache import home
 from sslkit.data.dataset import SSLData
 from sslkit.errors import Busy, choose, require
 from sslkit.files import cannot_write, digest, locked
@@ -140,9 +141,8 @@ def features(data: SSLData, encoder: Encoder, *, views: int = 6, strong: str = "
     make = {"plain": lambda images, g: images, "weak": partial(augment.weak, flip=data.flip),
             "strong": partial(augment.strong, variant=strong, flip=data.flip)}
     dim = encoder(torch.zeros_like(data.images[:1])).shape[1]
-    home = Path(os.environ.get("SSLKIT_CACHE") or "~/.cache/sslkit").expanduser() / "features"
-    place = home / "-".join((re.sub(r"[^\w.-]+", "-", encoder.name), encoder.digest, str(dim)))
-    n, keys, tables = len(data.images), _keys(home, data), {}
+    place = home("features") / "-".join((re.sub(r"[^\w.-]+", "-", encoder.name), encoder.digest, str(dim)))
+    n, keys, tables = len(data.images), _keys(data), {}
     for kind, count in number.items():
         if count:
             how = {"plain": "", "weak": f"-{data.flip}", "strong": f"-{data.flip}-{strong}"}[kind]
@@ -179,9 +179,9 @@ def features(data: SSLData, encoder: Encoder, *, views: int = 6, strong: str = "
     return replace(data, features=found, digest=digest([data.digest, encoder.name, found.digest]))
 
 
-def _keys(home: Path, data: SSLData) -> np.ndarray:
+def _keys(data: SSLData) -> np.ndarray:
     """(N + M, KEY) uint8 that name the pictures by their pixels; kept, since reading all pixels takes a while."""
-    path, shape = home / f"keys-{data.digest[:32]}.npy", (len(data.images) + len(data.test_images), KEY)
+    path, shape = home("features") / f"keys-{data.digest[:32]}.npy", (len(data.images) + len(data.test_images), KEY)
     try:
         known = np.load(path)
         if known.shape == shape:
@@ -193,7 +193,7 @@ def _keys(home: Path, data: SSLData) -> np.ndarray:
              for image in images]
     keys = np.frombuffer(b"".join(names), np.uint8).reshape(shape)
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}.npy")
         np.save(new, keys)
         os.replace(new, path)

@@ -76,9 +76,9 @@ class DataSpec:
         return split(data, self.labels, seed, **{name: getattr(self, name) for name in rule})
 
     def read(self, progress: Progress | None = None, weights: str = "none", strong: str | None = None,
-             device: str | torch.device = "cpu", seed: int = 0) -> SSLData:
-        """The data as load() gives it, with features if an encoder is asked for. Raises InputError, also where it
-        cannot be split as asked for."""
+             device: str | torch.device = "cpu", seed: int | None = None) -> SSLData:
+        """The data as load() gives it, with features if an encoder is asked for. seed: by which it will be split, if it
+        will. Raises InputError, and before all computing where it cannot be split so."""
         how = {"root": self.root, "download": self.download, "skip_bad_images": self.skip_bad_images,
                "progress": progress}
         if self.encoder is None:
@@ -87,7 +87,8 @@ class DataSpec:
         made = encoder(self.encoder, weights=None if weights == "none" else weights, size=self.size, device=device)
         data = load(self.data, size=made.side if source(self.data).sized else None, **how)
         data = data if self.flip is None else replace(data, flip=self.flip)
-        self.split(data, seed)                          # its errors before all computing
+        if seed is not None:
+            self.split(data, seed)
         strong = strong or ("small" if data.side < 16 else "mc")
         return features(data, made, views=self.views, strong=strong, progress=progress)
 
