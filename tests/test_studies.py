@@ -18,7 +18,7 @@ from sslkit.training.run import fit
 def test_early_labels_are_those_that_the_run_itself_saw(runs, digits):
     config = Config(steps=60, eval_every=10, batch_size=8, mu=2)
     run = fit(FixMatch(), digits, config)
-    confidence, right = studies.early(digits, config, 30)
+    confidence, right = studies.kd_fixmatch.early(digits, config, 30)
     kept, first = confidence >= 0.95, run.metrics[:3]
     assert len(confidence) == 30 * 16
     assert kept.float().mean().item() == pytest.approx(sum(m["mask_rate"] for m in first) / 3, abs=1e-6)
@@ -35,14 +35,14 @@ def test_a_weak_outer_network_is_the_teacher_at_that_step(runs, digits):
 @pytest.mark.parametrize("rate", [0, 0.1, 0.4, 1])
 def test_noise_changes_that_share_of_the_labels_into_other_classes(rate):
     label = torch.where(torch.arange(600) % 3 == 0, -1, torch.arange(600) % 10)
-    noisy = studies.noisy(PseudoLabels(label, torch.ones(600), {}, "x"), rate, 10, 5).label
+    noisy = studies.kd_fixmatch.noisy(PseudoLabels(label, torch.ones(600), {}, "x"), rate, 10, 5).label
     assert int((noisy != label).sum()) == round(rate * 400) and torch.equal(noisy < 0, label < 0) and noisy.max() < 10
-    assert torch.equal(noisy, studies.noisy(PseudoLabels(label, torch.ones(600), {}, "x"), rate, 10, 5).label)
+    assert torch.equal(noisy, studies.kd_fixmatch.noisy(PseudoLabels(label, torch.ones(600), {}, "x"), rate, 10, 5).label)
 
 
 def test_as_many_rows_by_confidence():
     confidence, right = torch.tensor([0.2, 0.9, 0.8, 0.5]), torch.tensor([True, True, False, False])
-    assert studies.top(confidence, right, 0.25) == 1 and studies.top(confidence, right, 1) == 0.5
+    assert studies.kd_fixmatch.top(confidence, right, 0.25) == 1 and studies.kd_fixmatch.top(confidence, right, 1) == 0.5
 
 
 @pytest.fixture(scope="module")
@@ -51,34 +51,65 @@ def shared(tmp_path_factory):
     return str(tmp_path_factory.mktemp("studies"))
 
 
-@pytest.mark.parametrize("study, grid, count", [("methods", {}, 1), ("noise", {"rates": (0, 0.4)}, 2), ("labels", {}, 4),
-                                                ("thresholds", {"selects": (0.8, 0.95), "taus": (0.8, 0.95)}, 4)])
-def test_a_study_is_a_table_and_trains_nothing_twice(study, grid, count, shared, monkeypatch, capsys):
+SMALL = {"simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
+         "kd_fixmatch_noise": ({"rates": (0, 0.4)}, 2), "kd_fixmatch_labels": ({}, 4), "kd_fixmatch_clusterings": ({}, 5),
+         "kd_fixmatch_thresholds": ({"selects": (0.8, 0.95), "taus": (0.8, 0.95)}, 4), "hdl_gains": ({"imbalances": (20,)}, 5),
+         "hdl_evaluations": ({}, 60)}
+OTHERS = {"kd_fixmatch_encoders"}                   # of features, see test_embed
+
+
+@pytest.mark.parametrize("study", SMALL)
+def test_a_study_is_a_table_and_trains_nothing_twice(study, shared, monkeypatch, capsys):
+    grid, count = SMALL[study]
     monkeypatch.setenv("SSLKIT_RUNS", shared)
-    rows = studies.KD_FIXMATCH[study](20, [3], 12, **grid)
-    assert len({tuple(row) for row in rows}) == 1 and all(row["seed"] == 3 and row["steps"] == 12 for row in rows)
+    rows = studies.STUDIES[study](20, [3], 12, **grid)
+    assert len({tuple(row) for row in rows}) == 1 and all(row["seed"] == 3 for row in rows)
     assert len(rows) == count
-    accuracies = [v for row in rows for k, v in row.items() if k in ("fixmatch", "kd_dec", "ce", "sce", "test_acc")]
+    names = ("fixmatch", "kd_dec", "ce", "sce", "test_acc", "acc_hdl", "own", "nearest", "hdl")
+    accuracies = [v for row in rows for k, v in row.items() if k in names]
     assert accuracies and all(0 <= v <= 1 for v in accuracies)
     capsys.readouterr()
-    again = studies.KD_FIXMATCH[study](20, [3], 12, **grid)
-    assert str(again) == str(rows) and " 0 trained" in capsys.readouterr().out        # str: NaN where nothing was kept
+    if study != "hdl_evaluations":                                         # it looks at a run while it trains
+        again = studies.STUDIES[study](20, [3], 12, **grid)
+        out = capsys.readouterr().out
+        assert str(again) == str(rows)                                     # str: NaN where nothing was kept
+        assert " 0 trained" in out or study == "hdl_gains"
 
 
 def test_every_study_is_tested_and_has_its_whole_grid():
-    assert list(studies.KD_FIXMATCH) == ["methods", "noise", "thresholds", "labels"]
+    assert set(studies.STUDIES) == set(SMALL) | OTHERS
     defaults = {name: [len(p.default) for p in inspect.signature(study).parameters.values() if isinstance(p.default, tuple)]
-                for name, study in studies.KD_FIXMATCH.items()}
-    assert defaults == {"methods": [], "noise": [4], "thresholds": [4, 3], "labels": []}
+                for name, study in studies.STUDIES.items()}
+    assert {name: sizes for name, sizes in defaults.items() if sizes} == {
+        "simmatch_sweep": [6, 6], "kd_fixmatch_noise": [4], "kd_fixmatch_thresholds": [4, 3], "hdl_gains": [2]}
+
+
+def test_the_command_writes_the_table(runs, tmp_path, monkeypatch, sslkit):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "figures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert sslkit("study", "simmatch_sweep", "--seeds", "1", "--steps", "5", "-p", "alphas", "0.9", "-p", "ts", "0.1,1", "--table", "mine")[0] == 0
+    lines = (tmp_path / "figures" / "mine.csv").read_text().splitlines()
+    assert lines[0] == "alpha,t,seed,steps,labels,test_acc,pseudo_acc_all,kept"
+    assert [line[:9] for line in lines[1:]] == ["0.9,0.1,0", "0.9,1.0,0"]
+
+
+@pytest.mark.parametrize("words, message", [
+    (["hdl_gain"], "unknown study 'hdl_gain': did you mean hdl_gains?"), (["hdl_gains", "--seeds", "0"], "seeds is 0, it must be at least 1"),
+    (["hdl_gains", "-p", "imbalance", "1"], "unknown parameter 'imbalance': did you mean imbalances?"),
+    (["hdl_gains", "-p", "imbalances", "1;2"], "'1;2' is not a number: give numbers with commas between them"),
+    (["kd_fixmatch_encoders"], "this study compares two encoders: name one by --encoder")])
+def test_a_wrong_word_is_a_sentence(words, message, refused):
+    refused(["study", *words], message)
 
 
 def test_the_order_of_hdl_is_by_round_then_by_similarity():
     rows = {"order": torch.tensor([0, 2, 1, 2, 3]), "similarity": torch.tensor([float("nan"), 0.5, 0.1, 0.9, 0.8])}
-    assert studies.hdl_order(PseudoLabels(torch.zeros(5), torch.ones(5), {}, "hdl", rows)).tolist() == [2, 3, 1, 4]
+    assert studies.hdl.hdl_order(PseudoLabels(torch.zeros(5), torch.ones(5), {}, "hdl", rows)).tolist() == [2, 3, 1, 4]
 
 
 def test_the_gains_of_hdl_are_those_of_its_runs(runs, monkeypatch):
-    monkeypatch.setattr(studies, "HDL_BASES", (FixMatch,))
+    monkeypatch.setattr(studies.hdl, "HDL_BASES", (FixMatch,))
     rows = studies.hdl_gains(20, [3], 12)
     assert [(row["imbalance"], row["method"]) for row in rows] == [(1, "fixmatch"), (20, "fixmatch")]
     assert rows[0]["acc_hdl_tail"] is None and 0 <= rows[1]["acc_hdl_tail"] <= 1 and 0 <= rows[1]["hdl_tail"] <= 1

@@ -1,4 +1,4 @@
-"""The command line: sslkit train | runs | reproduce | execute | table | lab | embed | label | probe | bench.
+"""The command line: sslkit train | runs | reproduce | study | execute | table | lab | embed | label | probe | bench.
 
 Exit code 1: something failed; 2: something given cannot be used; 75: another process does it; 130: stopped.
 """
@@ -7,7 +7,7 @@ import re
 import sys
 
 from sslkit.cli.labels import embed, label, probe
-from sslkit.cli.training import bench, execute, lab, reproduce, runs, table, train
+from sslkit.cli.training import bench, execute, lab, reproduce, runs, study, table, train
 from sslkit.errors import InputError, choose
 
 USAGE = """usage: sslkit COMMAND [FLAGS]
@@ -16,6 +16,7 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
                  but the last
   runs           the runs of a store, newest first
   reproduce      run the lessons, or with `tables` the papers' tables; leave notebooks, figures and a summary page
+  study NAME     one of the tables that lessons read
   execute FILE   one notebook, as reproduce does it
   table NAME     a paper's table, ours beside it
   lab            open JupyterLab in the lessons
@@ -28,7 +29,7 @@ USAGE = """usage: sslkit COMMAND [FLAGS]
 `sslkit COMMAND --help` explains every flag."""
 
 COMMANDS = {command.__name__: command
-            for command in (train, runs, reproduce, execute, table, lab, embed, label, probe, bench)}
+            for command in (train, runs, reproduce, study, execute, table, lab, embed, label, probe, bench)}
 
 
 def main(argv: list[str] | None = None) -> int:

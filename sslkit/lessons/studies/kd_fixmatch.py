@@ -1,28 +1,21 @@
-"""The tables that lessons keep: several variants with several seeds, each trained once, and a row of numbers for each.
-The lesson that shows a table names the command.
-
-Runs that the store has are found. So a study continues where it was stopped, and two that share runs train them once.
-Each study takes `source`, the data set, digits unless another is given: features of photographs too.
-"""
+"""Studies of KD-FixMatch: the trusted labels, and what they are worth to the inner network."""
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from sslkit.data import SSLData, split
-from sslkit.labelers import by_class, cluster_agree, confident, label_quality, one_shot, precision_curve
-from sslkit.lessons.session import fit_all, trained_or_found
-from sslkit.methods import FixMatch, FreeMatch, KDFixMatch, MixMatch, ReMixMatch, SimMatch
+from sslkit.data import SSLData
+from sslkit.errors import require
+from sslkit.labelers import CLUSTERINGS, cluster_agree, confident
+from sslkit.lessons.session import fit_all
+from sslkit.lessons.studies.tools import DIGITS, Rows, labeled, share_and_precision, with_accuracies
+from sslkit.methods import FixMatch, KDFixMatch
 from sslkit.records import PseudoLabels
-from sslkit.training import Config, DataSpec, Propagate, Run, RunSpec, labels_found, predict, train
+from sslkit.training import Config, DataSpec, predict, train
 
-Rows = list[dict[str, float | str | None]]
 WEAK_LABELS = 10                     # one of each digit
-DIGITS = DataSpec("digits")
-HDL_BASES = (MixMatch, ReMixMatch, FixMatch, FreeMatch, SimMatch)
 
 
 class LabelRecorder(FixMatch):
@@ -62,27 +55,9 @@ def noisy(labels: PseudoLabels, rate: float, num_classes: int, seed: int) -> Pse
     return labels._replace(label=label)
 
 
-def share_and_precision(data: SSLData, name: str, labels: PseudoLabels) -> dict[str, float | None]:
-    """Share and precision of the labels of all unlabelled images, as two columns of a row. The labelled images among
-    them count too; training.quality(), by which recipes report, leaves them out."""
-    found = label_quality(labels.label[data.unlabeled], data.y[data.unlabeled], data.num_classes)
-    return {f"{name}_share": found["coverage"], f"{name}_precision": found["precision"]}
-
-
 def top(confidence: Tensor, right: Tensor, share: float) -> float:
     """Precision of the `share` most confident labels: as many rows, chosen by confidence alone."""
     return right[confidence.argsort(descending=True, stable=True)[:round(share * len(right))]].float().mean().item()
-
-
-@cache
-def read(data: DataSpec) -> SSLData:
-    """The data as load() gives it, with features if an encoder is asked for; once a process."""
-    return data.read()
-
-
-def labeled(data: DataSpec, labels: int, seed: int, imbalance: float = 1.0) -> SSLData:
-    """The data with `labels` labelled rows."""
-    return split(read(data), labels, seed, imbalance=imbalance)
 
 
 def outer_networks(labels: int, seeds: Sequence[int], steps: int, source: DataSpec) -> Iterator[tuple]:
@@ -93,12 +68,6 @@ def outer_networks(labels: int, seeds: Sequence[int], steps: int, source: DataSp
     for (seed, (_, data, config)), run in zip(jobs.items(), runs.values()):
         row = {"seed": seed, "labels": labels, "steps": steps}
         yield row, data, config, *predict(run.network(), data.inputs, data)
-
-
-def with_accuracies(plan: Sequence[tuple[dict, dict[str, tuple]]]) -> Rows:
-    """The rows of a plan, each with the test accuracy of its jobs: (row, column -> job as fit_all() takes it)."""
-    runs = fit_all({(k, name): job for k, (_, jobs) in enumerate(plan) for name, job in jobs.items()})
-    return [row | {name: runs[k, name].result["test_acc"] for name in jobs} for k, (row, jobs) in enumerate(plan)]
 
 
 def fixmatch_jobs(data: SSLData, config: Config) -> dict[str, tuple]:
@@ -175,58 +144,31 @@ def kd_labels(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = 
     return with_accuracies(plan)
 
 
-KD_FIXMATCH = {"methods": kd_methods, "noise": kd_noise, "thresholds": kd_thresholds, "labels": kd_labels}
+
+def kd_clusterings(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS) -> Rows:
+    """A row a seed and clustering: share and precision of the trusted subset, the inner network's accuracy."""
+    plan = []
+    for row, data, config, p, features in outer_networks(labels, seeds, steps, source):
+        for clustering in CLUSTERINGS:
+            agreed = cluster_agree(p, features, data.known, clustering=clustering, seed=config.seed)
+            plan.append((row | {"clustering": clustering, **share_and_precision(data, "trusted", agreed)},
+                         {"test_acc": (KDFixMatch(), data.told(agreed), config)}))
+    return with_accuracies(plan)
 
 
-def hdl_order(labels: PseudoLabels) -> Tensor:
-    """(m,) the rows that HDL labelled, in its order; within a round those most similar to their voters come first."""
-    rows = (labels.rows["order"] > 0).nonzero()[:, 0]
-    rows = rows[labels.rows["similarity"][rows].argsort(descending=True, stable=True)]
-    return rows[labels.rows["order"][rows].argsort(stable=True)]
-
-
-def three_labels(p: Tensor, features: Tensor, data: SSLData, found: PseudoLabels) -> dict[str, tuple[Tensor, Tensor]]:
-    """name -> (labels (N,), order (m,) of the images without a given label, the surest first). hdl: `found`; own: the
-    network's, by confidence; nearest: the vote of the k nearest labelled images, by their similarity. p (N, C),
-    features (N, D)."""
-    own, nearest = confident(p, 0.0), one_shot(features, data.known, min(found.info["k"], data.num_labeled - 1))
-    rows = (data.known < 0).nonzero()[:, 0]
-    surest = {"own": p.amax(1), "nearest": nearest.rows["similarity"]}
-    orders = {name: rows[sure[rows].argsort(descending=True, stable=True)] for name, sure in surest.items()}
-    return {"hdl": (found.label, hdl_order(found)), "own": (own.label, orders["own"]),
-            "nearest": (nearest.label, orders["nearest"])}
-
-
-def hdl_gains(labels: int, seeds: Sequence[int], steps: int, imbalances: Sequence[float] = (1, 20),
-              source: DataSpec = DIGITS) -> Rows:
-    """A row an imbalance, seed and base method. It has HDL's k. Of HDL's labels, the network's own and those of the
-    nearest labelled images it has the share that is right among the surest quarter, half, three quarters and all, and
-    in the tail. It has the test accuracy, also of head and tail, before (base), after training with the network's own
-    labels (control) and after training with HDL's.
-    """
-    rows = []
-    for imbalance, seed, method in itertools.product(imbalances, seeds, HDL_BASES):
-        if source.encoder and method.pixels:
-            continue
-        asked = replace(source, labels=labels, imbalance=imbalance)
-        spec = RunSpec(method.__name__.lower(), asked, Config(seed=seed, steps=steps), recipe=Propagate())
-        data = labeled(source, labels, seed, imbalance)
-        run = trained_or_found(spec.path(data), partial(spec.run, data))
-        p, features = predict(Run(run.path / "base").network(), data.inputs, data)
-        found = labels_found(run)
-        k = found["info"]["k"]
-        row = {"labels": labels, "imbalance": imbalance, "seed": seed, "steps": steps, "method": spec.method, "k": k}
-        hdl_labels = PseudoLabels(found["hdl"], torch.ones(len(p)), found["info"], "hdl", found["rows"])
-        for name, (label, order) in three_labels(p, features, data, hdl_labels).items():
-            right = precision_curve(label == data.y, order)
-            row |= {f"{name}_{share}": right[round(len(right) * share / 100) - 1].item() for share in (25, 50, 75, 100)}
-            row[f"{name}_tail"] = by_class(label[order], data.y[order], data.num_classes, data.groups).get("tail")
-        for name, result in (("base", run.result["base"]), ("control", run.result["control"]), ("hdl", run.result)):
-            row |= {f"acc_{name}{part}": result.get(f"test_acc{part}") for part in ("", "_head", "_tail")}
-        rows.append(row)
-        print(f"seed {seed}, imbalance {imbalance:g}, {row['method']}: {row['acc_base']:.1%}, "
-              f"control {row['acc_control']:.1%}, HDL {row['acc_hdl']:.1%}", flush=True)
-    return rows
-
-
-HDL = {"gains": hdl_gains}
+def kd_encoders(labels: int, seeds: Sequence[int], steps: int, source: DataSpec,
+                other: str = "efficientnet-lite2") -> Rows:
+    """A row a seed, outer and inner encoder, of those of `source` and `other`: share and precision of the outer
+    network's confident and trusted labels, and the accuracy of FixMatch on the inner encoder, alone, with twice the
+    steps, and with the trusted labels. Data without an encoder raises an InputError."""
+    require(source.encoder is not None, "this study compares two encoders: name one by --encoder")
+    sources, plan = {name: replace(source, encoder=name) for name in (source.encoder, other)}, []
+    for first, inner in itertools.product(sources, repeat=2):
+        for row, outside, config, p, features in outer_networks(labels, seeds, steps, sources[first]):
+            agreed, data = (cluster_agree(p, features, outside.known, seed=config.seed),
+                            labeled(sources[inner], labels, config.seed))
+            found = (share_and_precision(data, "confident", confident(p, 0.8))
+                     | share_and_precision(data, "trusted", agreed))
+            jobs = fixmatch_jobs(data, config) | {"kd_dec": (KDFixMatch(), data.told(agreed), config)}
+            plan.append((row | {"outer": first, "inner": inner, **found}, jobs))
+    return with_accuracies(plan)

@@ -1,0 +1,25 @@
+"""The tables that lessons keep: several variants with several seeds, each trained once, and a row of numbers for each.
+`sslkit study NAME` makes them.
+
+Runs that the store has are found. So a study continues where it was stopped, and two that share runs train them once.
+Each study takes `source`, the data set, digits unless another is given: features of photographs too.
+"""
+from sslkit.lessons.studies.hdl import hdl_evaluations, hdl_gains, three_labels
+from sslkit.lessons.studies.kd_fixmatch import (
+    WEAK_LABELS,
+    kd_clusterings,
+    kd_encoders,
+    kd_labels,
+    kd_methods,
+    kd_noise,
+    kd_thresholds,
+    weak_outer,
+)
+from sslkit.lessons.studies.simmatch import simmatch_sweep
+from sslkit.lessons.studies.tools import labeled
+
+STUDIES = {
+    "simmatch_sweep": simmatch_sweep, "kd_fixmatch_methods": kd_methods, "kd_fixmatch_noise": kd_noise,
+    "kd_fixmatch_thresholds": kd_thresholds, "kd_fixmatch_labels": kd_labels,
+    "kd_fixmatch_clusterings": kd_clusterings, "kd_fixmatch_encoders": kd_encoders, "hdl_gains": hdl_gains,
+    "hdl_evaluations": hdl_evaluations}
