@@ -54,7 +54,7 @@ def shared(tmp_path_factory):
 SMALL = {"simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
          "kd_fixmatch_noise": ({"rates": (0, 0.4)}, 2), "kd_fixmatch_labels": ({}, 4), "kd_fixmatch_clusterings": ({}, 5),
          "kd_fixmatch_thresholds": ({"selects": (0.8, 0.95), "taus": (0.8, 0.95)}, 4), "hdl_gains": ({"imbalances": (20,)}, 5),
-         "hdl_evaluations": ({}, 60)}
+         "hdl_evaluations": ({}, 30)}
 OTHERS = {"kd_fixmatch_encoders"}                   # of features, see test_embed
 
 

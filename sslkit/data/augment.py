@@ -91,10 +91,11 @@ def randaugment(images: Tensor, g: Generator, variant: str, *, magnitude: float 
     return blank(images, start, stop, (0, 0, 0) if variant == "small" else _SPECS[variant].fill)
 
 
-def strong(images: Tensor, g: Generator, *, variant: str = "mc", flip: bool = True, pad: int | None = None) -> Tensor:
+def strong(images: Tensor, g: Generator, *, variant: str = "mc", flip: bool = True, pad: int | None = None,
+           magnitude: float | None = None) -> Tensor:
     """The strong view: a new weak view, then randaugment() (FixMatch). Shapes and errors as in these two."""
     choose("variant", variant, VARIANTS)
-    return randaugment(weak(images, g, flip=flip, pad=pad), g, variant)
+    return randaugment(weak(images, g, flip=flip, pad=pad), g, variant, magnitude=magnitude)
 
 
 def apply_op(images: Tensor, name: str, value: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ class Method(nn.Module):
     loss() is a pure function of (nets, batch, progress, buffers): no generator, no branch on a tensor, no .item(), no
     shape that depends on the data. Losses, similarities and targets are float32. Targets carry no gradient.
     """
-    views: tuple[str, ...] = ("weak", "strong")      # of each unlabelled image, in the order of Batch.u
+    views: tuple[str, ...] = ("weak", "strong")      # of each unlabelled image, in the order of Batch.u;
+    #                                                  strong:0.5 is a strong view of that magnitude, see augment
     pixels = False                                   # True for methods that change pixels, as by turning images
     standalone = True                                # False for methods that only exist as a stage of a recipe
     ema_buffers = "copy"                             # the teacher's BatchNorm statistics; "average" is EMAN

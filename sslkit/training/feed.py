@@ -34,7 +34,7 @@ class Feed:
         self.method, self.config, self.channels_last = method, config, channels_last
         self.kinds = {"weak": augment.weak, "strong": partial(augment.strong, variant=config.strong)}
         for kind in method.views:
-            choose("kind of view", kind, self.kinds)
+            choose("kind of view", kind.split(":")[0], self.kinds)
         require(not (method.pixels and data.features), f"{type(method).__name__} changes pixels, it cannot train on "
                 "features: leave out --encoder, or take another method")
         self.n_u = config.mu * config.batch_size if method.views else 0
@@ -55,7 +55,9 @@ class Feed:
         data = self.data
         if data.features:
             return send(data.features.view(kind, rows, g), self.device)
-        images = self.kinds[kind](data.images.index_select(0, rows), g, flip=data.flip)
+        name, _, magnitude = kind.partition(":")
+        how = {"magnitude": float(magnitude)} if magnitude else {}
+        images = self.kinds[name](data.images.index_select(0, rows), g, flip=data.flip, **how)
         return augment.normalize(images, data.mean, data.std, channels_last=self.channels_last).to(self.device)
 
     def __call__(self, step: int) -> Batch:

@@ -80,7 +80,8 @@ def hdl_evaluations(labels: int, seeds: Sequence[int], steps: int, source: DataS
             continue
         data = labeled(source, labels, seed)
         hidden = data.known < 0
-        for snap in train(method(), data, Config(seed=seed, steps=steps, network=network, eval_every=max(1, steps // 10))):
+        config = Config(seed=seed, steps=steps, network=network, eval_every=max(1, steps // 5))
+        for snap in train(method(), data, config):
             if not snap.evaluated:
                 continue
             p, embeddings = predict(snap.nets.teacher, data.inputs, data)
