@@ -12,7 +12,7 @@ from ipywidgets import HBox, Play, SelectionSlider, VBox, jslink
 
 from sslkit.errors import InputError, choose, require
 from sslkit.lessons.plots import Figure
-from sslkit.lessons.session import watched
+from sslkit.lessons.session import redraw, watched
 
 FRAMES = "application/vnd.sslkit.frames+json"
 AXIS_FRAMES, ALL_FRAMES = 24, 30
@@ -93,21 +93,22 @@ def show(draw: Callable[..., Figure], controls: dict[str, tuple], play: bool) ->
     axes = {name: axis(name, *given) for name, given in controls.items()}
     if not watched():
         data, metadata = stored(draw, axes)
-        return display(data, metadata=metadata, raw=True)
+        display(data, metadata=metadata, raw=True)
+        return
     made, rows = zip(*(control(name, each, play) for name, each in axes.items()))
 
-    def picture() -> tuple[dict, dict]:
-        return shown(draw, {name: axes[name].options[slider.index] for name, slider in zip(axes, made)})[:2]
+    place = None
 
-    def redraw(change: object) -> None:
-        data, metadata = picture()
-        place.update(data, metadata=metadata, raw=True)
+    def picture(_: object = None) -> None:
+        nonlocal place
+        values = {name: axes[name].options[slider.index] for name, slider in zip(axes, made)}
+        data, metadata, _ = shown(draw, values)
+        place = redraw(place, data, metadata=metadata, raw=True)
 
     display(VBox(rows))
-    data, metadata = picture()                      # an Output widget would leave no picture without a kernel
-    place = display(data, metadata=metadata, raw=True, display_id=True)
+    picture()                                       # an Output widget would leave no picture without a kernel
     for slider in made:
-        slider.observe(redraw, "index")
+        slider.observe(picture, "index")
 
 
 def slider(draw: Callable[..., Figure], value: object, options: Sequence, name: str, play: bool = False) -> None:

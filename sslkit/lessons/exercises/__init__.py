@@ -11,19 +11,18 @@ from ipywidgets import Button, HBox, Text, Textarea, ToggleButtons, VBox
 
 from sslkit.errors import choose
 from sslkit.lessons.exercises.answers import judge, written
-from sslkit.lessons.session import watched
+from sslkit.lessons.session import redraw, watched
 
 WRONG_TO_HINT, WRONG_TO_ANSWER = 2, 4
 GREEN, AMBER = "background:#dcfce7;color:#14532d", "background:#fef3c7;color:#713f12"
-ROOM = {"description_width": "initial"}
 
 
 @dataclass(frozen=True)
 class Exercise:
     """A question and what belongs to it, all texts Markdown.
 
-    answer: as for answers.judge(); a function of the values that the notebook's cell passes, called when they are
-    needed; None for an open question or a prediction. within: how far a number may be off.
+    answer: as for answers.judge(); or a function of the values that the notebook's cell passes, called when the answer
+    is needed; None for an open question and for a prediction. within: how far a number may be off.
     """
     question: str
     answer: object = None
@@ -42,34 +41,23 @@ class Attempt:
     text: str = ""
     checked: bool = False
     wrong: int = 0
-    revealed: Callable[[], object] | None = None
+    entered: Callable[[], object] = lambda: None
 
 
 ATTEMPTS: dict[str, Attempt] = {}
 
 
-def find(name: str) -> Exercise:
-    """The exercise of this id; InputError if there is none."""
-    lesson = name.partition(".")[0]
-    known = {}
+def find(name: str) -> tuple[Exercise, Attempt]:
+    """The exercise of this id and the attempts at it; InputError if there is none."""
+    exercises = {}
     with suppress(ModuleNotFoundError):
-        known = importlib.import_module(f"{__name__}.lesson_{lesson}").EXERCISES
-    return known[choose("exercise", name, known)]
+        exercises = importlib.import_module(f"{__name__}.lesson_{name[:2]}").EXERCISES
+    return exercises[choose("exercise", name, exercises)], ATTEMPTS.setdefault(name, Attempt())
 
 
 def markdown(text: str, place: DisplayHandle | None = None) -> DisplayHandle:
     """Show Markdown, in the place of what is there or in a new one; readable where a viewer knows plain text alone."""
-    data = {"text/markdown": text, "text/plain": re.sub(r"</?\w[^>]*>", "", text)}
-    if place is None:
-        return display(data, raw=True, display_id=True)
-    place.update(data, raw=True)
-    return place
-
-
-def headed(name: str, question: str) -> str:
-    number = name.partition(".")[2]
-    title = "Before you look" if number.startswith("p") else f"Exercise {number}"
-    return f"**{title}.** {question}"
+    return redraw(place, {"text/markdown": text, "text/plain": re.sub(r"</?\w[^>]*>", "", text)}, raw=True)
 
 
 def fold(title: str, text: str, unfolded: bool = False) -> str:
@@ -77,46 +65,50 @@ def fold(title: str, text: str, unfolded: bool = False) -> str:
     return f"\n\n<details{' open' * unfolded}><summary>{title}</summary>\n\n{text}\n\n</details>" if text else ""
 
 
+def escaped(text: object) -> str:
+    """Any text as Markdown that shows just that, in one line of at most 80 characters."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(str(text).split())[:80])
+
+
+def asked(title: str, this: Exercise) -> str:
+    """The question, with its choices where there are no buttons for them."""
+    choices = this.choices if this.choices and not watched() else ()
+    return f"**{title}.** {this.question}\n" + "".join(f"\n- {choice}" for choice in choices)
+
+
 def solution(this: Exercise, values: dict) -> str:
-    """The answer and why; of one that cannot be computed, a sentence."""
-    if this.answer is None:
-        return this.why
+    """The answer and why; a sentence if it cannot be computed."""
     try:
-        return f"**{written(this.known(values))}.** {this.why}"
-    except Exception as error:                      # whatever the lesson's values are: Run all goes on
-        return f"It could not be computed here ({type(error).__name__}: {escaped(str(error))}). {this.why}"
+        return this.why if this.answer is None else f"**{written(this.known(values))}.** {this.why}"
+    except Exception as error:                      # whatever a lesson passes: Run all goes on
+        return f"It could not be computed here ({type(error).__name__}: {escaped(error)}). {this.why}"
 
 
 def verdict(this: Exercise, values: dict, attempt: Attempt, again: bool) -> str:
-    """The line under an exercise, and its hint. again: the same text as before, which counts as no new try."""
-    def line(style: str, word: str, text: str) -> str:
-        return f"<span style='{style};padding:2px 6px;border-radius:4px'>{word}</span> {text}"
-
+    """The line under an exercise, and its hint. again: the text has been checked before, so it is no new try."""
+    mark = "<span style='{};padding:2px 6px;border-radius:4px'>{}</span> {}".format
     try:
         right = judge(attempt.text, this.known(values), this.within)
     except Exception as error:
-        return line(AMBER, "Not yet.", "The answer needs the cells above. Run them, then check again. "
-                    f"({type(error).__name__}: {escaped(str(error))})") + fold("Hint", this.hint)
+        right = ("The answer needs the cells above. Run them, then check again. "
+                 f"({type(error).__name__}: {escaped(error)})")
     if right is True:
-        return line(GREEN, "Right.", this.why)
+        return mark(GREEN, "Right.", this.why)
     attempt.wrong += right is False and not again
-    hint = attempt.wrong >= WRONG_TO_HINT
-    said = right or ("The hint may help." if hint and this.hint else "Try again.")
-    return line(AMBER, "Not yet.", said) + fold("Hint", this.hint, unfolded=hint) + (
+    hint = bool(this.hint) and attempt.wrong >= WRONG_TO_HINT
+    said = right or ("The hint may help." if hint else "Try again.")
+    return mark(AMBER, "Not yet.", said) + fold("Hint", this.hint, unfolded=hint) + (
         fold("Answer", solution(this, values)) if attempt.wrong >= WRONG_TO_ANSWER else "")
 
 
-def escaped(text: str) -> str:
-    """What somebody typed as Markdown that shows just that, in one line of at most 60 characters."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split())[:60])
-
-
-def field(this: Exercise, name: str, attempt: Attempt, live: bool = False) -> Text | ToggleButtons:
+def field(this: Exercise, name: str, text: str, at_once: bool = False) -> Text | ToggleButtons:
+    """Buttons for choices, else a line to type in. at_once: it has its value with each key, not with Enter."""
+    look = {"description": name, "tooltip": name, "style": {"description_width": "initial"}}
     choices = ("yes", "no") if isinstance(this.answer, bool) else this.choices
     if choices:
-        return ToggleButtons(options=choices, value=attempt.text if attempt.text in choices else None, description=name,
-                             style={"button_width": "auto", **ROOM})
-    return Text(attempt.text, placeholder="type it here", description=name, style=ROOM, continuous_update=live)
+        look["style"]["button_width"] = "auto"
+        return ToggleButtons(options=choices, value=text if text in choices else None, **look)
+    return Text(text, placeholder="type it here", continuous_update=at_once, **look)
 
 
 def exercise(name: str, **values: object) -> None:
@@ -124,61 +116,56 @@ def exercise(name: str, **values: object) -> None:
 
     With a viewer a field, a button, a line that says right or not yet, and a hint; else question, hint and answer.
     """
-    this, attempt = find(name), ATTEMPTS.setdefault(name, Attempt())
-    question = headed(name, this.question)
+    this, attempt = find(name)
+    question, hint = asked(f"Exercise {name[3:]}", this), fold("Hint", this.hint)
     if not watched():
-        listed = "".join(f"\n- {choice}" for choice in this.choices or ())
-        markdown(question + ("\n" + listed) * bool(listed) + fold("Hint", this.hint)
-                 + fold("Answer", solution(this, values)))
+        markdown(question + hint + fold("Answer", solution(this, values)))
         return
     markdown(question)
     if this.answer is None:
-        notes = Textarea(attempt.text, placeholder="room for your thoughts", description="notes", style=ROOM,
-                         layout={"width": "95%"})
+        notes = Textarea(attempt.text, placeholder="room for your thoughts", description="notes", tooltip="notes",
+                         style={"description_width": "initial"}, layout={"width": "95%"})
         notes.observe(lambda change: setattr(attempt, "text", change.new), "value")
         display(notes)
-        markdown(fold("Hint", this.hint) + fold("What we would say", this.why))
+        markdown(hint + fold("Answer", this.why))
         return
-    entry, button = field(this, "answer", attempt), Button(description="check", tooltip=f"check exercise {name}")
+    entry, button = field(this, "answer", attempt.text), Button(description="check", tooltip=f"check exercise {name}")
+    typed = isinstance(entry, Text)
 
     def check(_: object = None) -> None:
         text = (entry.value or "").strip()
         if not text:
-            ask = "Choose one first." if isinstance(entry, ToggleButtons) else "Type your answer first."
-            markdown(ask + fold("Hint", this.hint), place)
+            markdown(("Type your answer first." if typed else "Choose one first.") + hint, place)
             return
         again, attempt.text, attempt.checked = attempt.checked and text == attempt.text, text, True
         markdown(verdict(this, values, attempt, again), place)
 
-    display((VBox if isinstance(entry, ToggleButtons) else HBox)([entry, button]))
-    place = markdown(fold("Hint", this.hint))
+    display((HBox if typed else VBox)([entry, button]))
+    place = markdown(hint)
     button.on_click(check)
-    if isinstance(entry, Text):
-        entry.observe(check, "value")               # Enter; a click on the button finds the same text, which is no try
+    if typed:
+        entry.observe(check, "value")               # Enter
     if attempt.checked:
         check()
 
 
 def predict(name: str) -> None:
     """Ask for a guess before the reader sees the figure; reveal() says afterwards what it is."""
-    this, attempt = find(name), ATTEMPTS.setdefault(name, Attempt())
-    markdown(headed(name, this.question))
+    this, attempt = find(name)
+    markdown(asked("Before you look", this))
     if watched():
-        entry = field(this, "I think", attempt, live=True)
+        entry = field(this, "I think", attempt.text, at_once=True)
 
         def note(change: object) -> None:
-            attempt.text = (entry.value or "").strip()
-            if attempt.revealed:
-                attempt.revealed()
+            attempt.text = (change.new or "").strip()
+            attempt.entered()
 
         entry.observe(note, "value")
         display(entry)
-    elif this.choices:
-        markdown("\n".join(f"- {choice}" for choice in this.choices))
 
 
 def reveal(name: str, value: object) -> None:
-    """Say what the reader predicted under this id, if anything, and what it is. A number or a text."""
+    """Say what the reader predicted under this id, if anything, and what it is: a number or a text."""
     attempt, place = ATTEMPTS.setdefault(name, Attempt()), None
 
     def say() -> None:
@@ -187,4 +174,4 @@ def reveal(name: str, value: object) -> None:
         place = markdown(f"{said}It is **{written(value)}**.", place)
 
     say()
-    attempt.revealed = say                          # who enters it after Run all sees it here too
+    attempt.entered = say                           # so that a guess entered after Run all shows too
