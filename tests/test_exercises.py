@@ -38,7 +38,7 @@ def test_right(text, answer, within):
 
 @pytest.mark.parametrize("text, answer, within", [
     ("0.42", 0.4, 0.01), ("4", 0.4, 0), ("0.04", 0.4, 0), ("80", 81, 0), ("1.377", 1377, 0), ("no", True, 0), ("some", "none", 0), ("12, 30", (30, 12), 0),
-    ("3 4", {3, 4, 9}, 0), ("dog, cat", ("cat", "dog"), 0), ("4", [3, 9], 0), ("1", 100, 0)])
+    ("3 4", {3, 4, 9}, 0), ("dog, cat", ("cat", "dog"), 0), ("4", [3, 9], 0), ("1", 100, 0), ("100", 1, 0)])
 def test_wrong(text, answer, within):
     assert judge(text, answer, within) is False
 
