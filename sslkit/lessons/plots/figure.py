@@ -1,23 +1,27 @@
 """A Figure that shows itself in a notebook, with an alternative text; the house style; what several pictures share."""
 import base64
 import io
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-# Okabe and Ito's colours first, which colour-blind readers can tell apart too
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255", "#44AA99", "#666666")
-INK, PALE = "#333333", "#BBBBBB"
+# ten colours that colour-blind readers tell apart too, by hue or lightness; tests/test_plots.py simulates how they see
+COLORS = ("#155793", "#FCAA17", "#2F995D", "#B87CAB", "#62C5FD", "#D35A01", "#8DCA67", "#832414", "#6D445F", "#7936D2")
+RIGHT, WRONG, INK, PALE = COLORS[2], "#B3161B", "#333333", "#BBBBBB"
 STYLE = {
-    "figure.dpi": 100, "savefig.dpi": 100, "font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 11,
+    "font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 11, "legend.fontsize": 10,
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK,
     "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.grid": True,
     "grid.color": "#E8E8E8", "axes.axisbelow": True, "lines.linewidth": 2, "legend.frameon": False,
     "axes.prop_cycle": matplotlib.cycler(color=COLORS), "figure.facecolor": "white", "axes.facecolor": "white"}
 PERCENT = "{x:.0%}"                              # for set_major_formatter() of an axis of fractions
+SHOWN, WIDEST = 100, 9.0                         # CSS pixels an inch; inches: no figure is wider than 900 pixels
 styled = matplotlib.rc_context(STYLE)            # decorator: draw in the house style, whatever the caller's settings
 
 
@@ -26,8 +30,10 @@ class Figure(MatplotlibFigure):
     alt = ""
 
     @styled
-    def png(self) -> bytes:
-        """The picture as a PNG file; all but photographs have a palette, which halves the size or better."""
+    def png(self, scale: float = 2) -> bytes:
+        """The picture as a PNG file, `scale` pixels for each pixel as shown; all but photographs have a palette, which
+        halves the size or better."""
+        self.set_dpi(SHOWN * scale)
         canvas = FigureCanvasAgg(self)
         canvas.draw()
         image, file = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]), io.BytesIO()
@@ -38,12 +44,13 @@ class Figure(MatplotlibFigure):
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         data = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": f"<picture: {self.alt}>"}
-        return data, {"image/png": {"alt": self.alt}}
+        width, height = (round(inches * SHOWN) for inches in self.get_size_inches())
+        return data, {"image/png": {"alt": self.alt, "width": width, "height": height}}
 
 
 def new(width: float, height: float, alt: str, rows: int = 1, columns: int = 1, **options):
     """A Figure of width x height inches, and its axes as subplots(rows, columns, **options) returns them."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(min(width, WIDEST), height), layout="constrained")
     figure.alt = alt
     return figure, figure.subplots(rows, columns, **options)
 
@@ -53,7 +60,53 @@ def bare(axis) -> None:
     axis.set(xticks=[], yticks=[], frame_on=False)
 
 
-def class_colors(count: int) -> list[tuple[float, float, float]]:
-    """A colour for each of `count` classes, all different up to 20."""
-    palette = matplotlib.colormaps["tab10" if count <= 10 else "tab20"].colors
-    return [palette[c % len(palette)] for c in range(count)]
+def class_color(c: int, highlight: Sequence[int] = ()) -> str:
+    """The colour of class c: from the eleventh on they repeat. If classes are highlighted: theirs differ from the grey of
+    the others, and most from each other, for everybody."""
+    if len(highlight):
+        return COLORS[(0, 5, 9, 2, 7)[list(highlight).index(c) % 5]] if c in highlight else PALE
+    return COLORS[c % len(COLORS)]
+
+
+def readable(color: str) -> tuple[float, ...]:
+    """The colour, as dark as text on white must be (a contrast of 4.5)."""
+    rgb = np.array(to_rgb(color))
+    while rgb**2.2 @ (0.2126, 0.7152, 0.0722) > 0.183:
+        rgb *= 0.95
+    return tuple(rgb)
+
+
+def percents(axis) -> None:
+    """Whole percents on an XAxis or YAxis of fractions."""
+    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(PERCENT)
+
+
+def fractions(axes, values: Sequence[Sequence], low: float | None = None, high: float | None = None) -> None:
+    """Let y show these fractions in whole percents: from `low` or below the least, over 5 points or more, to 100%."""
+    every = np.concatenate([[], *(np.asarray(each, float) for each in values)])
+    every = every[np.isfinite(every)] if np.isfinite(every).any() else np.array([0.0, 1.0])
+    room = 0.06 * max(np.ptp(every), 0.05)
+    if low is None:
+        low = min(every.min(), every.max() - 0.05) - room
+        low = low if low > 0.2 else 0
+    if high is None:
+        high = max(every.max(), low + 0.05) + room
+        high = high if high < 0.95 else 1
+    axes.set_ylim(low, high + 0.015 * (high - low))               # a line at 100% is seen whole; the axis ends there
+    axes.spines.left.set_bounds(low, high)
+    percents(axes.yaxis)
+
+
+def name_ends(axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write (text, x, y, color) at the right ends of lines, moved apart where they would overlap."""
+    ends, (low, high) = sorted(ends, key=lambda end: end[2]), axes.get_ylim()
+    gap = 0.17 / (0.72 * axes.figure.get_figheight()) * (high - low)
+    ys = np.clip([end[2] for end in ends], low, high)
+    for k in range(1, len(ys)):
+        ys[k] = max(ys[k], ys[k - 1] + gap)
+    for k in range(len(ys)):
+        ys[-1 - k] = min(ys[-1 - k], high - gap * k)             # no pair is too near then: both bounds step by the gap
+    for (text, x, _, color), y in zip(ends, ys):
+        axes.annotate(text, (x, y), (7, 0), textcoords="offset points", va="center", color=readable(color),
+                      annotation_clip=False)
