@@ -11,42 +11,35 @@ from sslkit.lessons.plots.figure import COLORS, INK, PALE, Figure, fractions, na
 Lines = Mapping[str, tuple[Sequence, Sequence]]      # name -> (x (n,), y (n,))
 
 
-def _ends(lines: Lines) -> dict[str, tuple[float, float]]:
-    """The last point of each line that has a value."""
-    given = {name: np.flatnonzero(np.isfinite(np.asarray(y, float))) for name, (_, y) in lines.items()}
-    return {name: (lines[name][0][k[-1]], float(lines[name][1][k[-1]])) for name, k in given.items() if len(k)}
+def _draw(axis, lines: Lines, colors: Sequence[str] = COLORS, width: float = 2) -> list[tuple[str, float, float, str]]:
+    """Draw the lines, and return what name_ends() writes at the last value of each."""
+    ends = []
+    for color, (name, (x, y)) in zip(colors, lines.items()):
+        axis.plot(x, y, color=color, linewidth=width, marker="" if len(x) > 1 else "o")
+        last = np.flatnonzero(np.isfinite(np.asarray(y, float)))[-1:]
+        ends += [(name, x[k], float(y[k]), color) for k in last]
+    return ends
 
 
-def _said(lines: Lines, form: str = ".0%") -> str:
+def _said(ends: Sequence[tuple], form: str = ".0%") -> str:
     """What the lines come to: "FixMatch ends at 93%, supervised at 78%"."""
-    ends = ", ".join(f"{name} ends at {y:{form}}" for name, (_, y) in _ends(lines).items())
-    first, *others = ends.split(" ends at ")
-    return " ends at ".join([first, " at ".join(others)]) if others else "no values yet"
-
-
-def _draw(axis, lines: Lines) -> list[tuple[str, float, float, str]]:
-    """Draw the lines, and return what name_ends() writes at their ends."""
-    for color, (x, y) in zip(COLORS, lines.values()):
-        axis.plot(x, y, color=color, marker="" if len(x) > 1 else "o")
-    colors = dict(zip(lines, COLORS))
-    return [(name, *end, colors[name]) for name, end in _ends(lines).items()]
+    said = (f"{name} {'at' if k else 'ends at'} {y:{form}}" for k, (name, _, y, _) in enumerate(ends))
+    return ", ".join(said) or "no values yet"
 
 
 @styled
 def curves(lines: Lines, ylabel: str, *, title: str = "", xlabel: str = "step", percent: bool = True,
            shaded: Lines | None = None, alt: str | None = None) -> Figure:
     """Values over steps, a line for each name, those in `shaded` as filled areas behind; fractions if `percent`."""
-    every = {**lines, **(shaded or {})}
-    figure, axis = new(7.6, 3.4, alt or f"{title or ylabel}: {_said(every, '.0%' if percent else '.3g')}")
-    ends = _draw(axis, lines)
+    figure, axis = new(7.6, 3.4, "")
+    ends = _draw(axis, lines) + _draw(axis, shaded or {}, ["#808080"] * len(shaded or {}), 1)
     for x, y in (shaded or {}).values():
         axis.fill_between(x, y, color=PALE, alpha=0.35, linewidth=0)
-        axis.plot(x, y, color="#999999", linewidth=1)
-    ends += [(name, *end, "#777777") for name, end in _ends(shaded or {}).items()]
     if percent:
-        fractions(axis, [y for _, y in every.values()], 0 if shaded else None)
+        fractions(axis, [line.get_ydata() for line in axis.lines], 0 if shaded else None)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title, xmargin=0.02)
     name_ends(axis, ends)
+    figure.alt = alt or f"{title or ylabel}: {_said(ends, '.0%' if percent else '.3g')}"
     return figure
 
 
@@ -56,13 +49,16 @@ def panels(lines: Mapping[str, Lines], *, xlabel: str = "step", low: float | Non
     """Small multiples with one scale: title -> name -> (steps, fractions). A name has the same place and colour in each
     panel. low: where y begins; by default so that the last three quarters of every line are seen."""
     late = [y[len(y) // 4:] for group in lines.values() for _, y in group.values()]
-    said = "; ".join(f"{title}: {_said(group)}" for title, group in lines.items())
-    figure, axes = new(3.1 * len(lines), 3.2, alt or said, 1, len(lines), sharey=True, squeeze=False)
+    figure, axes = new(3.1 * len(lines), 3.2, "", 1, len(lines), sharey=True, squeeze=False)
+    said = []
     for axis, (title, group) in zip(axes.flat, lines.items()):
         axis.set(title=title, xmargin=0.02)
         fractions(axis, [*late, [1.0]], low)
-        name_ends(axis, _draw(axis, group))
+        ends = _draw(axis, group)
+        name_ends(axis, ends)
+        said.append(f"{title}: {_said(ends)}")
     figure.supxlabel(xlabel, fontsize=10)
+    figure.alt = alt or "; ".join(said)
     return figure
 
 
@@ -70,7 +66,7 @@ def panels(lines: Mapping[str, Lines], *, xlabel: str = "step", low: float | Non
 def coverage(confidence, right, tau: float, *, chosen=None, name: str = "", alt: str | None = None) -> Figure:
     """Left: confidences (n,), in [0, 1], of right guesses (up) and wrong ones (down), cut at tau. Right: accuracy by
     share kept; a dot marks tau, a diamond the rows that another rule, `name`, has chosen. right, chosen: (n,) bool."""
-    confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
+    confidence, right = np.minimum(np.asarray(confidence, float), 1), np.asarray(right, bool)
     marks = [(confidence >= tau, f"tau {tau:g}", "o", INK, -8)]
     if chosen is not None:
         marks.append((np.asarray(chosen, bool), name, "D", COLORS[9], 8))
@@ -96,7 +92,7 @@ def coverage(confidence, right, tau: float, *, chosen=None, name: str = "", alt:
             curve.plot(rows.mean(), right[rows].mean(), marker, color=color, markersize=9)
             curve.annotate(word, (rows.mean(), right[rows].mean()), (beside, beside), textcoords="offset points",
                            color=color, ha="right" if beside < 0 else "left", va="top" if beside < 0 else "bottom")
-    curve.set(xlabel="share kept (coverage)", ylabel="accuracy of the kept", xlim=(0, 1.01))
+    curve.set(xlabel="share kept (coverage)", ylabel="right, of those kept", xlim=(0, 1.01))
     curve.set_title(said, fontsize=10)
     fractions(curve, [accuracy])
     percents(left.xaxis)

@@ -61,8 +61,8 @@ def bare(axis) -> None:
 
 
 def class_color(c: int, highlight: Sequence[int] = ()) -> str:
-    """The colour of class c: from the eleventh on they repeat. If classes are highlighted: theirs differ from the grey of
-    the others, and most from each other, for everybody."""
+    """The colour of class c: from the eleventh on they repeat. Highlighted classes have colours that differ much from
+    each other and from the grey of the others."""
     if len(highlight):
         return COLORS[(0, 5, 9, 2, 7)[list(highlight).index(c) % 5]] if c in highlight else PALE
     return COLORS[c % len(COLORS)]
