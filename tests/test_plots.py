@@ -148,7 +148,7 @@ def test_ten_classes_differ_for_everybody(seen):
      "tau 0.95: 2 of 3 kept, 1 of them wrong"),
     (lambda **alt: plots.spread({"a": [0.8, 0.9], "b": [1.0, 0.9]}, "", title="test", **alt),
      "test, means: a: 85%, b: 95%"),
-    (lambda **alt: plots.spread({"a": [0.02, 0.01]}, "", points=True, **alt), "accuracy, means: a: +1.5"),
+    (lambda **alt: plots.spread({"a": [0.02, 0.01]}, "", points=True, **alt), "accuracy, means, in points: a: +1.5"),
     (lambda **alt: plots.growth({"one": ([0.1, 1], [[0.2, 0.1], [1.9, 0.1]])}, "ab", **alt),
      "one: class a ends highest, at 1.9 times its share"),
     (lambda **alt: plots.scatter(POINTS, LABEL, "ab", marked=[1, 2], marked_name="wrong", title="map", **alt),

@@ -122,7 +122,8 @@ def spread(values: Mapping, xlabel: str, *, title: str = "", limits: tuple[float
     lines = grouped and numbers                                    # the means as lines, else a seed's dots joined
     said = "; ".join(f"{name}, " * grouped + ", ".join(f"{' '.join(str(x).split())}: {mean:{form}}" for x, mean in
                                                         zip(xs, row)) for name, row in zip(groups, means))
-    figure, axis = new(8 if grouped else 7, 3.6, alt or f"{title or 'accuracy'}{', means' * several}: {said}")
+    said = f"{title or 'accuracy'}{', means' * several}{', in points' * points}: {said}"
+    figure, axis = new(8 if grouped else 7, 3.6, alt or said)
     at = np.tile(np.array(xs if numbers else range(len(xs)), float), (len(cells), 1))
     if not numbers:
         at += 0.7 * (np.arange(len(cells))[:, None] - (len(cells) - 1) / 2) / len(cells)
