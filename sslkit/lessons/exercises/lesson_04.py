@@ -44,7 +44,7 @@ EXERCISES = {
     "04.5": Exercise(
         "Set `seed = 1` in the first cell, and run the nine short runs again. Does the cell win that you wrote down? "
         "What would you need before you recommend it?",
-        hint="It takes less than a minute.",
+        hint="It takes about a minute.",
         why="With runs this short another seed may well have another winner. To recommend a cell you need several "
             "seeds which did not choose it, and the same seeds for its rivals."),
 }
