@@ -45,12 +45,12 @@ EXERCISES = {
         "another class than the classifier? (Write *never* if it does not.)",
         answer=turning_point, within=0.02,
         hint="The slider brackets it. In a cell: `(a * p_w[k] + (1 - a) * q_agg[k]).argmax()` for some values of a.",
-        why="There the probabilities of the two classes are equal. The more confident the classifier is, the smaller its share "
-            "must become before the album decides. The paper's 0.9 lets the album lower the confidence, and hardly "
-            "ever change the class."),
+        why="There the probabilities of the two classes are equal. The more confident the classifier is, the smaller "
+            "its share must become before the album decides. The paper's 0.9 lets the album lower the confidence, and "
+            "hardly ever change the class."),
     "03.5": Exercise(
-        "For the same image take $t = 0.5$ instead. How many entries of the album, the most similar first, does it take "
-        "until their shares sum to one half?",
+        "For the same image take $t = 0.5$ instead. Go through the album, the most similar entry first. After how many "
+        "entries do the shares sum to one half or more?",
         answer=half_of_the_album,
         hint="`(similarity[k] / 0.5).softmax(0)` are the shares at that temperature. Sort them, and add them up.",
         why="At a high temperature many entries have a say, so no class gets most of the shares. Then the album "
