@@ -1,7 +1,7 @@
 """HDL, hierarchical dynamic labelling: labels from embeddings, not from a classifier (Ma et al., arXiv 2404.17173).
 
-The row with the most labelled neighbours is labelled first, by their vote, and then helps to label others. Layer by
-layer this reaches rows that are near no labelled row. We know the paper in part from secondary sources only.
+The row with the most labelled neighbours is labelled first, by their vote, and then helps to label others. Round by
+round this reaches rows that are near no labelled row. We know the paper in part from secondary sources only.
 
     found = hdl(embeddings, y)                     # y: labels, -1 where unknown
     found.label, found.rows["order"], found.info["k"]

@@ -3,15 +3,15 @@ from sslkit.lessons.exercises import Exercise
 
 
 def first_flood(ratio) -> int:
-    """The first round in which some class has more than 1.5 times the images that we expect; 0: none. ratio (rounds + 1,
-    C), of class_growth()."""
+    """The first round in which some class has more than 1.5 times the images that we expect; 0: none. ratio (rounds +
+    1, C), of class_growth()."""
     above = ratio.amax(1) > 1.5
     return int(above.nonzero()[0]) if above.any() else 0
 
 
 EXERCISES = {
     "06.p": Exercise(
-        "We give each image 20 neighbours instead of 5, and spread the labels of twenty digits. How many percent of "
+        "We give each image 20 neighbours instead of 5, and spread the given labels again. How many percent of "
         "all labels will be right?"),
     "06.1": Exercise(
         "An image has five neighbours. Their labels are 3, 3, 8, none and 8. Their cosines, in the same order, are "
@@ -30,16 +30,16 @@ EXERCISES = {
     "06.3": Exercise(
         "Now k is 1. Two images have no label, and each is the single neighbour of the other. Will a round ever "
         "reach them?",
-        answer="no, one of them must be copied to",
-        choices=("yes, some rounds later", "no, one of them must be copied to"),
+        answer="no, a label must be copied to one of them",
+        choices=("yes, some rounds later", "no, a label must be copied to one of them"),
         hint="What would have to happen before the first of them gets L = 1?",
         why="The first gets L = 1 only when the second has a label, and the second only when the first has one. Every "
             "chain of nearest neighbours ends in such a pair. This is why so many labels must be copied at k 1."),
     "06.4": Exercise(
-        "Find the flood with the slider above: in which round does some class first have more than 1.5 times the images "
-        "that we expect? (Type 0 if none ever does. 25 rounds more or less count as right.)",
-        answer=lambda ratio: first_flood(ratio), within=25,
-        hint="The title names the class that is largest so far. Let it play, then go back with the arrow keys.",
+        "Find the flood with the slider above: in which round does some class first have more than 1.5 times the "
+        "images that we expect? (Type 0 if none ever does. 25 rounds more or less count as right.)",
+        answer=first_flood, within=25,
+        hint="The title names the class that is largest so far. The arrow keys move the slider by one round.",
         why="The picture and its title use no truth, only the labels that were given and those that have spread. So "
             "you could have stopped HDL in this round."),
 }
