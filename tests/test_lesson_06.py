@@ -47,7 +47,7 @@ def test_on_digits_the_nearest_labelled_image_wins_where_the_lesson_says_so(colu
         assert nearest > max(others) + 0.004
     for imbalance in (1, 20):
         means = [column("hdl_gains", f"{name}_100", imbalance).mean() for name in ("nearest", "own", "hdl")]
-        assert max(means) - min(means) < 0.01, "of all labels the three have the same share right"
+        assert max(means) - min(means) < 0.01, "of all labels the three have nearly the same share right"
         assert np.mean(column("hdl_gains", "k", imbalance) == 1) > 0.8, "nearly always k 1"
 
 
