@@ -17,6 +17,9 @@ from sslkit.files import digest
 
 SECONDS_UNKNOWN = 60                # for a lesson that does not say how long it takes
 SCALARS = (str, int, float, bool, type(None))
+COURSE = ("00", "02", "01", "06", "03", "05", "04")      # the order in which one understands; then by number
+FRAMES = "application/vnd.sslkit.frames+json"           # what a slider leaves for pages
+KEPT = {"text/plain", "text/markdown", "image/png", "image/svg+xml"}        # of outputs that are committed
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Lesson:
     error: str = ""
     exported: bool = False          # is there a page and an executed notebook of it?
     figures: list[tuple[str, str]] = field(default_factory=list)        # file name, what it shows
+    cover: int = 0                  # which of them stands for the lesson
 
     def __post_init__(self) -> None:
         self.name = name_of(self.path.stem, self.point)
@@ -41,6 +45,10 @@ class Lesson:
         title, self.question = title_and_question(self.nb)
         at = ", ".join(f"{name} {value}" for name, value in self.point.items())
         self.title = (title or self.path.stem) + (f": {at}" if at else "")
+        self.number = self.path.stem[:2]
+        first = self.nb.cells[0].source if self.nb.cells else ""
+        found = re.search(r"^Reading \d+ minutes?, computing [^.]+\.", first, re.M)
+        self.minutes = found[0].rstrip(".") if found else ""
 
     @property
     def status(self) -> str:
@@ -102,30 +110,44 @@ def title_and_question(nb: NotebookNode) -> tuple[str, str]:
 
 
 def plain_text(markdown: str) -> str:
-    """One line without the marks of links, emphasis and code."""
+    """One line without the marks of links, emphasis, code and formulas."""
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", markdown)
+    text = re.sub(r"\$([^$]+)\$", lambda formula: re.sub(r"[\\{}]", "", formula[1]), text)
     return " ".join(re.sub(r"\*\*|`|(?<!\w)[*_]|[*_](?!\w)", "", text).split())
 
 
+def is_table(path: Path) -> bool:
+    """Is it a notebook of tables for researchers, and no lesson?"""
+    return path.stem >= "90"
+
+
+def place(path: Path) -> tuple[int, str]:
+    """Where a lesson stands in the course, to sort by."""
+    number = path.stem[:2]
+    return COURSE.index(number) if number in COURSE else len(COURSE), path.stem
+
+
 def lessons(folder: str | Path | None = None) -> list[Path]:
-    """The numbered notebooks of `folder`, else of the nearest `notebooks` above, else of that beside the package."""
-    above = [place / "notebooks" for place in (Path.cwd(), *Path.cwd().parents)]
+    """The numbered notebooks of `folder`, else of the nearest `notebooks` above, else of that beside the package; in
+    the order of the course."""
+    above = [one / "notebooks" for one in (Path.cwd(), *Path.cwd().parents)]
     places = [Path(folder)] if folder else [*above, Path(sslkit.__file__).parents[1] / "notebooks"]
-    for place in places:
-        if found := sorted(place.absolute().glob("[0-9][0-9]_*.ipynb")):
+    for one in places:
+        if found := sorted(one.absolute().glob("[0-9][0-9]_*.ipynb"), key=place):
             return found
     more = "" if folder else f", in one above it or in {places[-1]}"
     raise InputError(f"there are no lessons (NN_name.ipynb) in {places[0]}{more}")
 
 
 def pick(names: Iterable[str], paths: list[Path], more: Iterable[str] = ()) -> list[Path]:
-    """The lessons of these names (`02`, `02_fixmatch.ipynb`), in order; all for no name. more: names to suggest."""
+    """The lessons of these names (`02`, `02_fixmatch.ipynb`), in order; for no name all that are no tables. more: names
+    to suggest."""
     chosen, stems = set(), [path.stem for path in paths]
     for name in names:
         stem = Path(name).name.removesuffix(".ipynb")
         numbered = {other for other in stems if stem.isdigit() and other.startswith(stem.zfill(2) + "_")}
         chosen |= numbered or {choose("lesson", stem, (*stems, *more))}
-    return [path for path in paths if not chosen or path.stem in chosen]
+    return [path for path in paths if (path.stem in chosen if chosen else not is_table(path))] or paths
 
 
 def read(path: Path, point: dict[str, object] | None = None) -> Lesson:
@@ -206,8 +228,11 @@ def stripped(lesson: Lesson, nb: NotebookNode) -> str:
     show."""
     clean, number = nbformat.reads(lesson.text, as_version=4), 0
     for cell, run in zip(clean.cells, nb.cells, strict=True):
+        cover = cell.metadata.get("sslkit", {}).get("cover", False)
         for key in ("execution", "papermill", "sslkit"):
             cell.metadata.pop(key, None)
+        if cover:
+            cell.metadata["sslkit"] = {"cover": True}
         if cell.cell_type == "code":
             # counted from the top, the same at every refresh: nbval refuses outputs of a cell without a count
             number += bool(cell.source.strip())
@@ -219,13 +244,14 @@ def stripped(lesson: Lesson, nb: NotebookNode) -> str:
 
 
 def tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Text and PNG alone. No widgets: nobody can move them without a kernel, and a figure stands beside each."""
+    """Text, tables and pictures alone. No widgets, and no frames of sliders: nobody can move them without a kernel, and
+    a picture stands beside each."""
     kept = []
     for output in outputs:
         if any("widget-view" in kind for kind in output.get("data", {})):
             continue
         for part in (output.get("data", {}), output.get("metadata", {})):
-            for kind in set(part) - {"text/plain", "image/png"}:
+            for kind in set(part) - KEPT:
                 del part[kind]
         if "execution_count" in output:
             output.execution_count = None

@@ -1,65 +1,25 @@
-"""What `sslkit reproduce` leaves: each lesson as a page, its figures, one summary page (page.html, filled in)."""
-import base64
+"""The summary page of `sslkit reproduce` (page.html, filled in): a course first, then how it was made."""
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
-from html import escape
 from pathlib import Path
 
-import bleach
 import torch
-from bleach.css_sanitizer import CSSSanitizer
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from nbformat import NotebookNode
 
 from sslkit import __version__, papers
-from sslkit.batch.notebook_file import Lesson, plain_text
+from sslkit.batch.lesson_page import PAGES
+from sslkit.batch.notebook_file import Lesson, is_table
 from sslkit.errors import InputError
-from sslkit.files import write_file
 from sslkit.terminal import clock
 from sslkit.training import Machine, all_runs, finished, store
 
 STATES = ("finished", "failed", "stopped", "running", "waiting")
-PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-                    trim_blocks=True, lstrip_blocks=True)
-TAGS = {*bleach.ALLOWED_TAGS, "br", "del", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "p", "pre", "s",
-        "span", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr"}
-ATTRIBUTES = {"*": ["class", "id", "style"], "a": ["href", "title"], "img": ["alt", "src", "title"]}
-
-
-def harmless(html: str) -> str:
-    """HTML of a notebook without what a browser would run. (nbconvert's own filter shows `<h1>` and `<p>` as text.)"""
-    return bleach.clean(html, tags=TAGS, attributes=ATTRIBUTES, css_sanitizer=CSSSanitizer())
-
-
-def export(lesson: Lesson, nb: NotebookNode, out: Path) -> None:
-    """Write the lesson as a page, sanitised, and its figures as files; remove the figures of an earlier call."""
-    from nbconvert import HTMLExporter
-
-    heading, own = lesson.title, re.compile(re.escape(lesson.name) + r"-\d+\.png")
-    stale = {path for path in (out / "figures").iterdir() if own.fullmatch(path.name)}
-    lesson.figures = []
-    for cell in nb.cells:
-        if cell.cell_type == "markdown" and (found := re.findall(r"^#+ +(.+)$", cell.source, re.M)):
-            heading = plain_text(found[-1])
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            data |= {kind: escape(text) for kind, text in data.items() if "mermaid" in kind}      # nbconvert does not
-            if "image/png" in data:
-                path = out / "figures" / f"{lesson.name}-{len(lesson.figures) + 1:02}.png"
-                write_file(path, base64.b64decode(data["image/png"]))
-                lesson.figures.append((path.name, heading))
-    for path in stale - {out / "figures" / name for name, _ in lesson.figures}:
-        path.unlink()
-    exporter = HTMLExporter(sanitize_html=True)
-    exporter.register_filter("clean_html", harmless)
-    page, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": lesson.title}})
-    write_file(out / f"{lesson.name}.html", page)
-    lesson.exported = True
+SHOWN = ("test_acc", "test_acc_median20")
 
 
 @cache
@@ -72,24 +32,49 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, device {device}{graphics}"
 
 
-def finished_runs() -> Iterator[tuple[str, ...]]:
-    """A head, then a row for each finished run of the store, newest first. `sslkit runs` says what cannot be read."""
-    yield "method", "data", "labels", "seed", "steps", "test accuracy", "median of last 20", "seconds"
+def settings(record: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The settings of a run's config.json, flat, but those with a column of their own or that are no choice."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from settings(value, f"{name} " if name in ("initial", "labeler") else "")
+        elif name not in ("name", "labels", "seed", "steps", "method", "split", "unlabeled", "classes", "channels",
+                          "hash", "core", "version", "recipe", "flip", "side"):
+            value = f"{value:g}" if isinstance(value, float) else str(value)
+            yield prefix + name, value
+
+
+def finished_runs() -> list[tuple[str, ...]]:
+    """A head, then a row for each finished run of the store, newest first. `settings`: those in which it differs from
+    most runs of its method. `sslkit runs` says what cannot be read."""
+    found = []
     for run in all_runs():
-        with suppress(InputError, KeyError, TypeError, ValueError):
+        with suppress(InputError, KeyError, TypeError, ValueError, AttributeError):
             if r := run.result:
-                yield (r["method"], Path(r["data"]).name, f"{r['labels']:,}", str(r["seed"]), f"{r['steps']:,}",
-                       f"{r['test_acc']:.1%}", f"{r['test_acc_median20']:.1%}", f"{r['seconds']:.0f}")
+                found.append((dict(settings(run.config)), (
+                    r["method"], Path(r["data"]).name, f"{r['labels']:,}", str(r["seed"]), f"{r['steps']:,}",
+                    *(f"{r[name]:.1%}" for name in SHOWN), f"{r['seconds']:.0f}")))
+    values: dict[tuple, Counter] = {}
+    for mine, (method, *_) in found:
+        for name, value in mine.items():
+            values.setdefault((method, name), Counter())[value] += 1
+    usual = {key: counted.most_common(1)[0][0] for key, counted in values.items()}
+    rows = [(*row, ", ".join(f"{name} {value}" for name, value in mine.items() if value != usual[row[0], name]))
+            for mine, row in found]
+    return [("method", "data", "labels", "seed", "steps", "test accuracy", "median of last 20", "seconds", "settings"),
+            *rows]
 
 
 def papers_tables() -> Iterator[dict]:
-    """The papers' tables with our results, as page.html shows them."""
+    """The papers' tables with our results, as page.html shows them: first the rows that have any."""
     runs = finished()
     for name, one in papers.tables().items():
         lines = papers.beside(one, runs=runs)
         rows, notes = papers.shown(one, lines)
-        yield {"name": name, "title": one.title, "unit": one.unit, "rows": papers.filled(rows), "notes": notes,
-               "ours": sum(bool(line.values) for line in lines), "count": len(lines)}
+        head, *rows = papers.filled(rows)
+        ours = [bool(line.values) for line in lines]
+        yield {"name": name, "title": one.title, "unit": one.unit, "notes": notes, "ours": sum(ours),
+               "count": len(lines), "parts": [
+                   [head, *(row for row, mine in zip(rows, ours) if mine == ask)] for ask in (True, False)]}
 
 
 def page(lessons: list[Lesson], command: str, began: datetime, seconds: float, over: bool = False) -> str:
@@ -97,7 +82,9 @@ def page(lessons: list[Lesson], command: str, began: datetime, seconds: float, o
     states = [lesson.state for lesson in lessons]
     going = not over and ("running" in states or "waiting" in states)
     return PAGES.get_template("page.html").render(
-        lessons=lessons, command=command, began=began.strftime("%Y-%m-%d %H:%M"), took=clock(seconds), going=going,
-        counts=", ".join(f"{states.count(state)} {state}" for state in STATES if state in states), machine=machine(),
+        course=[one for one in lessons if not is_table(one.path)], lessons=lessons, command=command, going=going,
+        for_researchers=[one for one in lessons if is_table(one.path)], began=began.strftime("%Y-%m-%d %H:%M"),
+        counts=", ".join(f"{states.count(state)} {state}" for state in STATES if state in states), took=clock(seconds),
+        look=going or {"failed", "stopped"} & {*states}, machine=machine(), store=store().absolute(),
         versions=f"sslkit {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        tables=[] if going else list(papers_tables()), runs=list(finished_runs()), store=store().absolute())
+        tables=[] if going else list(papers_tables()), runs=finished_runs())

@@ -2,6 +2,7 @@
 
     out/index.html                          the page, rewritten as lessons begin and end
     out/02_fixmatch.html                    a lesson as a page
+    out/02_fixmatch-slides.html             and as slides without code
     out/notebooks/02_fixmatch.ipynb         and as a notebook, with its error if it failed
     out/figures/02_fixmatch-01.png ...      its figures
     out/tables/simmatch-1.md, .csv ...      the papers' tables with our results, as far as the store has them
@@ -22,8 +23,9 @@ from sslkit import papers
 from sslkit.batch import notebook_file
 from sslkit.batch.engine import Doing, run_batch
 from sslkit.batch.jobs import notebook_job, run_jobs
+from sslkit.batch.lesson_page import export
 from sslkit.batch.notebook_file import Lesson, executed, grid, lessons, pick, read
-from sslkit.batch.page import export, page
+from sslkit.batch.page import page
 from sslkit.errors import require
 from sslkit.files import cannot_write, digest, terminable, write_file
 from sslkit.terminal import clock
@@ -96,13 +98,15 @@ class Report:
                 write_file(self.target / "tables" / f"{name}.{form}", text + "\n")
         self.show()
 
-    def collect(self, lesson: Lesson) -> None:
-        """Take over a lesson's progress, executed notebook and figures from its folder in the store."""
+    def collect(self, lesson: Lesson) -> str:
+        """Take over a lesson's progress, executed notebook and figures from its folder in the store. Returns a note to
+        print, if there is one."""
         if (nb := executed(self.folders[lesson.name] / "notebook.ipynb")) is not None:
             lesson.cell, _, lesson.seconds = notebook_file.how_far(nb)
             lesson.error = notebook_file.failure(nb) or lesson.error
             write_file(self.target / "notebooks" / f"{lesson.name}.ipynb", nbformat.writes(nb))
-            export(lesson, nb, self.target)
+            return export(lesson, nb, self.target, self.lessons)
+        return ""
 
     def note(self, lesson: Lesson, d: Doing) -> str | None:
         """Note how a lesson goes. Returns what to print about one that has ended."""
@@ -110,9 +114,9 @@ class Report:
         lesson.state = {"found": "finished", "done": "finished", "elsewhere": "waiting"}.get(d.state, d.state)
         if lesson.state in ("finished", "failed"):
             lesson.found, lesson.error = d.state == "found", d.error
-            self.collect(lesson)
+            note = self.collect(lesson)
             self.good &= lesson.state == "finished"
-            line = f"{lesson.name}  {lesson.status}"
+            line = "\n".join(filter(None, (f"{lesson.name}  {lesson.status}", note)))
         if self.refresh and lesson.state == "finished":
             if lesson.path.read_text(encoding="utf-8") == lesson.text:
                 write_file(lesson.path, notebook_file.stripped(lesson, executed(d.path / "notebook.ipynb")))
@@ -163,13 +167,14 @@ def reproduce(names: Iterable[str] = (), *, scale: str | None = None, seeds: int
               stream=None) -> bool:
     """Execute lessons; leave notebooks, figures and a summary page in `out`. True if all were completed.
 
-    names: the lessons (`02`, `02_fixmatch`; none: all), and tables (`simmatch-1`; `tables`: all), which are filled
-    first, at `scale` (default: quick) with `seeds` seeds (default: 3), and then shown by their notebook. parameters: as
-    typed, each for the lessons that have one of its name; several values of one make a grid. folder: where the lessons
-    lie. again: also execute those that were completed before. refresh: write the outputs back into the lessons, to be
-    committed. timeout_s: for one cell. command: for the page (default: made of these arguments). scheduler, workers:
-    see engine.run_batch. stream: where progress is shown (default: stderr). Raises InputError before anything runs if
-    an argument cannot be used, KeyboardInterrupt when stopped.
+    names: the lessons (`02`, `02_fixmatch`; none: all but the tables' notebooks, 90 and more), and tables
+    (`simmatch-1`; `tables`: all), which are filled first, at `scale` (default: quick) with `seeds` seeds (default: 3),
+    and then shown by their notebook. parameters: as typed, each for the lessons that have one of its name; several
+    values of one make a grid. folder: where the lessons lie. again: also execute those that were completed before.
+    refresh: write the outputs back into the lessons, to be committed. timeout_s: for one cell. command: for the page
+    (default: made of these arguments). scheduler, workers: see engine.run_batch. stream: where progress is shown
+    (default: stderr). Raises InputError before anything runs if an argument cannot be used, KeyboardInterrupt when
+    stopped.
     """
     names, out, every = list(names), Path(out), papers.tables()
     how = {"scheduler": scheduler, "workers": workers, "stream": stream or sys.stderr}
