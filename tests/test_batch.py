@@ -20,7 +20,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill.exceptions import PapermillExecutionError
 
-from sslkit.batch import jobs, watch
+from sslkit.batch import jobs, lesson_page, watch
 from sslkit.batch import notebook_file as lesson
 from sslkit.batch import page as report
 from sslkit.batch import reproduction as batch
@@ -155,22 +155,26 @@ def exported(tmp_path, *cells) -> Elements:
     """The page of a notebook of these cells."""
     nbformat.write(nb := new_notebook(cells=list(cells)), tmp_path / "00_a.ipynb")
     (tmp_path / "figures").mkdir(exist_ok=True)
-    report.export(lesson.read(tmp_path / "00_a.ipynb"), nb, tmp_path)
+    lesson_page.export(lesson.read(tmp_path / "00_a.ipynb"), nb, tmp_path)
     return Elements((tmp_path / "00_a.html").read_text())
 
 
 def test_an_exported_lesson_runs_nothing_of_a_notebooks_html(tmp_path):
-    attack = ("<img src=x onerror=run()> <svg onload=run()></svg> <script>run()</script> [x](javascript:run()) "
+    attack = (r"$\href{javascript:run()}{x} \text{<script>run()</script><img src=y onerror=run()>}$ "
+              "<details open ontoggle=run()><summary onclick=run()>more</summary></details> <img src=x onerror=run()> <svg onload=run()></svg> <script>run()</script> [x](javascript:run()) "
               "<a href='javascript:run()'>y</a>")
     page = exported(tmp_path, new_markdown_cell(attack), new_code_cell("1", outputs=[
         new_output("display_data", data={kind: attack}) for kind in (
             "text/html", "text/markdown", "application/javascript", "text/vnd.mermaid", "text/latex", "text/plain",
             "image/svg+xml")]))
     plain = exported(tmp_path, new_markdown_cell("text"))
-    assert sum(tag == "script" for tag, _ in page.tags) == sum(tag == "script" for tag, _ in plain.tags)
+    assert sum(tag == "script" for tag, _ in page.tags) == sum(tag == "script" for tag, _ in plain.tags) == 1
     assert not [(tag, name) for tag, attributes in page.tags for name in attributes if name.startswith("on")]
     assert not [value for _, attributes in page.tags for value in attributes.values() if "javascript:" in (value or "")]
     assert "x" in [attributes.get("src") for _, attributes in page.tags], "the picture itself stays"
+    assert not {"svg", "object", "iframe"} & {tag for tag, _ in page.tags}, "an SVG is shown as an <img>, which runs nothing"
+    policy = next(attributes["content"] for tag, attributes in page.tags if "Content-Security" in attributes.get("http-equiv", ""))
+    assert policy.startswith("default-src 'none'; img-src data:;") and "script-src 'sha256-" in policy
 
 
 def test_an_exported_lesson_keeps_headings_tables_formulas_pictures_and_colours(tmp_path):
@@ -181,7 +185,8 @@ def test_an_exported_lesson_keeps_headings_tables_formulas_pictures_and_colours(
     tags = [tag for tag, _ in page.tags]
     assert tags.count("table") == tags.count("thead") == 2 and tags.count("th") == 4
     assert {"h1", "em", "li", "p", "tbody"} <= set(tags) and page.text.count("<") == 2, "no tag is shown as text"
-    assert "$p < 0.95 & q$" in page.text and "$$\\hat{q}$$" in page.text
+    assert [attributes["display"] for tag, attributes in page.tags if tag == "math"] == ["inline", "block"]
+    assert "$" not in page.text and "p<0.95&q" in page.text and "mover" in tags
     styles = [attributes["style"] for tag, attributes in page.tags if tag == "td" and "style" in attributes]
     assert styles == ["text-align:right;"] * 2
     assert any(attributes.get("src") == "p.png" for _, attributes in page.tags)
@@ -191,6 +196,8 @@ def test_an_exported_lesson_keeps_headings_tables_formulas_pictures_and_colours(
 def test_summary_page(ran):
     page = (ran[0] / "out" / "index.html").read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; a link" in page
+    assert "<title>Learn with few labels</title>" in page and page.index("<article") < page.index("How this page was made")
+    assert '<details class="fold log" open>' in page, "a lesson has failed"
     assert "failed in cell 2: ValueError: &lt;b&gt;bad&lt;/b&gt;<" in page
     assert "<pre>ValueError: &lt;b&gt;bad&lt;/b&gt;\nsecond line</pre>" in page
     assert "What is asked? That.<" in page
@@ -199,7 +206,140 @@ def test_summary_page(ran):
     assert "<td>&lt;i&gt;fix</td><td>digits</td>" in page and ">96.2%<" in page and str(ran[0] / "store") in page
     assert 'alt="figure 2 of &lt;script&gt;alert(1)&lt;/script&gt; &amp; a link: Second &lt;&amp;&gt;"' in page
     links = re.findall(r'(?:href|src)="([^"]+)"', page)
-    assert links and all((ran[0] / "out" / link).is_file() for link in links)      # and so nothing from the network
+    files = {link.partition("#")[0] for link in links}
+    assert {"00_good.html", "00_good-slides.html", "notebooks/00_good.ipynb", "figures/00_good-01.png"} <= files
+    assert all((ran[0] / "out" / file).is_file() for file in files)                 # and so nothing from the network
+
+
+def test_pages_lead_to_each_other_in_the_order_of_the_course(tmp_path):
+    for name in ("04_d", "02_b", "00_a", "90_t", "08_own"):
+        write(tmp_path / "notebooks", name, "# See [b](02_b.ipynb#then), [c](03_c.ipynb), [text](data.txt)", title=f"Title {name}")
+    (tmp_path / "notebooks" / "data.txt").write_text("x")
+    write(tmp_path / "elsewhere", "03_c")
+    (tmp_path / "out" / "figures").mkdir(parents=True)
+    course = [lesson.read(path) for path in lesson.lessons(tmp_path / "notebooks")]
+    for one in course:
+        lesson_page.export(one, one.nb, tmp_path / "out", course)
+
+    def links(name: str, **wanted: str) -> list[str]:
+        tags = Elements((tmp_path / "out" / f"{name}.html").read_text()).tags
+        return [attributes["href"] for tag, attributes in tags if tag == "a" and wanted.items() <= attributes.items()]
+
+    chain = {name: links(name, rel="prev")[:1] + links(name, rel="next")[:1] for name in ("00_a", "02_b", "04_d", "08_own", "90_t")}
+    assert chain == {"00_a": ["02_b.html"], "02_b": ["00_a.html", "04_d.html"], "04_d": ["02_b.html", "08_own.html"],
+                     "08_own": ["04_d.html"], "90_t": []}
+    found = links("00_a")
+    assert {"02_b.html#then", "../notebooks/data.txt", "03_c.ipynb", "index.html", "00_a-slides.html"} <= set(found)
+    assert "index.html" in links("90_t") and "00_a.html" in links("00_a-slides")
+
+
+SLIDER = {"axes": [{"name": "tau", "labels": ["0.5", "0.9"], "start": 1}, {"name": "t", "labels": ["1", "2", "3"], "start": 0}],
+          "frames": ["Zg==", "Zh==", "Zi==", "Zj==", "Zk==", "Zl=="], "kind": "png", "alts": [f"at {k}" for k in range(6)]}
+SVG = "<svg xmlns='http://www.w3.org/2000/svg'/>"
+
+
+def a_lesson() -> list:
+    """Cells with all that a page changes."""
+    shown = new_output("display_data", data={"image/png": "Zj==", lesson.FRAMES: SLIDER, "text/plain": "p"},
+                       metadata={"image/png": {"alt": "At 0.9 few are wrong.", "width": 500}})
+    fold = "**03.1** How many?\n\n<details><summary>Hint</summary>\n\nSee $x$.\n\n</details>"
+    return [new_markdown_cell("# Title\n\ntext"), new_code_cell("hidden = 1", metadata={"tags": ["hide"]}),
+            new_markdown_cell("## One\n\n![](nothing.png)"), new_code_cell("slider()", outputs=[shown], metadata={"sslkit": {"cover": True}}),
+            new_markdown_cell("## Two *and* $q$\n\n## Two *and* $q$"),
+            new_code_cell("how()", outputs=[new_output("display_data", data={"image/svg+xml": SVG})]),
+            new_code_cell("exercise()", outputs=[new_output("display_data", data={"text/markdown": fold, "text/plain": "<x>"})]),
+            new_code_cell("1 / 0", metadata={"tags": ["hide"]}, outputs=[
+                new_output("error", ename="ZeroDivisionError", evalue="no", traceback=["\x1b[31mZeroDivisionError\x1b[0m: no"])])]
+
+
+def test_a_page_has_sliders_folds_alternative_texts_and_no_hidden_cell(tmp_path):
+    page = exported(tmp_path, *a_lesson())
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert all(one["alt"] for one in pictures) and len(pictures) == 1 + 6 + 1
+    assert [one["alt"] for one in pictures if "hidden" not in one][1] == "at 3", "row by row: the last axis changes fastest"
+    ranges = [attributes for tag, attributes in page.tags if tag == "input"]
+    assert [(one["type"], one["max"], one["value"], json.loads(one["data-labels"])) for one in ranges] == [
+        ("range", "1", "1", ["0.5", "0.9"]), ("range", "2", "0", ["1", "2", "3"])]
+    assert pictures[-1]["src"].startswith("data:image/svg+xml;base64,")
+    assert "hidden = 1" not in page.text and "1 / 0" in page.text.replace("\n", ""), "an error is always shown"
+    assert "ZeroDivisionError: no" in page.text and "\x1b" not in page.text
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("details") == 4 + 1 and "Hint" in page.text and "<x>" not in page.text
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id", "").startswith("two")]
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a" and attributes["href"].startswith("#")]
+    assert len(ids) == len(set(ids)) == 2 and links == ["#one", *(f"#{one}" for one in ids)]
+    slides = Elements((tmp_path / "00_a-slides.html").read_text())
+    assert [tag for tag, _ in slides.tags].count("section") == 4, "a screen a heading"
+    assert "slider()" not in slides.text and [tag for tag, _ in slides.tags].count("input") == 2
+
+
+def test_the_figures_of_a_lesson_and_which_of_them_stands_for_it(tmp_path):
+    nbformat.write(nb := new_notebook(cells=a_lesson()[4:] + a_lesson()[:4]), tmp_path / "00_a.ipynb")
+    (tmp_path / "figures").mkdir()
+    lesson_page.export(one := lesson.read(tmp_path / "00_a.ipynb"), nb, tmp_path)
+    assert one.figures == [("00_a-01.svg", "figure 1 of Two and q: Two and q"), ("00_a-02.png", "At 0.9 few are wrong.")] and one.cover == 1
+    assert (tmp_path / "figures" / "00_a-01.svg").read_text() == SVG
+
+
+def test_a_large_page_names_its_largest_figure(tmp_path):
+    (tmp_path / "figures").mkdir()
+    shown = [new_output("display_data", data={"image/png": "A" * size}) for size in (400, 1_600_000, 800)]
+    nbformat.write(nb := new_notebook(cells=[new_markdown_cell("# T"), new_code_cell("x", outputs=shown)]), tmp_path / "00_a.ipynb")
+    assert lesson_page.export(lesson.read(tmp_path / "00_a.ipynb"), nb, tmp_path).startswith(
+        "note: 00_a.html has 1.6 MB; its largest figure, 00_a-02.png, makes 1.6 MB of it: ")
+    nb.cells[1].outputs = shown[:1]
+    assert lesson_page.export(lesson.read(tmp_path / "00_a.ipynb"), nb, tmp_path) == ""
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_the_page_of_a_committed_lesson(path, tmp_path):
+    (tmp_path / "figures").mkdir()
+    course = [lesson.read(other) for other in lesson.lessons(path.parent)]
+    one = next(one for one in course if one.path == path)
+    lesson_page.export(one, one.nb, tmp_path, course)
+    pages = {f"{other.name}{end}.html" for other in course for end in ("", "-slides")} | {"index.html"}
+    page = Elements((tmp_path / f"{one.name}.html").read_text())
+    for tag, attributes in page.tags:
+        link = attributes.get("href", "").partition("#")[0]
+        assert not link or link in pages or link.startswith(("https:", "notebooks/")) or (tmp_path / link).exists(), link
+        assert tag != "img" or attributes["alt"], "a picture without an alternative text"
+    source = re.sub(r"```.*?```|`[^`]*`", "", "".join(cell.source for cell in one.nb.cells if cell.cell_type == "markdown"), flags=re.S)
+    formulas = len(re.findall(r"\$\$.+?\$\$|\$[^$]+\$", source, re.S))
+    assert [tag for tag, _ in page.tags].count("math") >= formulas, "each formula is MathML, as is that of a heading in the contents"
+    assert "\\" not in "".join(re.findall(r"<math.*?</math>", (tmp_path / f"{one.name}.html").read_text(), re.S)), "a command is unknown"
+    assert re.search(r'rel="(prev|next)"', (tmp_path / f"{one.name}.html").read_text()) or path.stem >= "90"
+
+
+def test_runs_that_differ_in_a_setting_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path))
+
+    def run(name, arguments, imbalance=1.0, **result):
+        (tmp_path / name).mkdir()
+        data = {"name": "digits", "labels": 20, "split": name, "imbalance": [imbalance, imbalance]}
+        config = {"method": "simmatch", "arguments": arguments, "data": data, "train": {"seed": 1, "steps": 9, "lr": 0.03}, "code": {"core": name}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        (tmp_path / name / "result.json").write_text(json.dumps({
+            "method": "simmatch", "data": "digits", "labels": 20, "seed": 1, "steps": 9, "test_acc": .9, "test_acc_median20": .9,
+            "seconds": 1.0} | result))
+
+    for k in range(2):
+        run(f"simmatch-s1-0000000{k}", {"alpha": 0.9, "t": 0.1})
+    run("simmatch-s1-00000002", {"alpha": 0.5, "t": 0.1})
+    run("simmatch-s1-00000003", {"alpha": 0.9, "t": 0.02}, imbalance=20.0)
+    head, *rows = report.finished_runs()
+    assert head[-1] == "settings"
+    assert sorted(row[-1] for row in rows) == ["(00000000)", "(00000001)", "alpha 0.5", "t 0.02, imbalance [20.0, 20.0]"]
+
+
+def test_rows_of_a_paper_without_a_number_of_ours_are_folded(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path))
+    page, tables = report.page([], "sslkit reproduce", report.datetime(2026, 1, 2), 1, over=True), [*report.papers_tables()]
+    assert all(len(one["parts"][0]) == 1 and len(one["parts"][1]) == one["count"] + 1 for one in tables)
+    assert "without a number of ours" not in page and 'class="fold" open' not in page, "nothing of ours: closed as a whole"
+    some = [{**one, "ours": 1, "parts": [one["parts"][1][:2], one["parts"][1][:1] + one["parts"][1][2:]]} for one in tables]
+    monkeypatch.setattr(report, "papers_tables", lambda: some)
+    page = report.page([], "sslkit reproduce", report.datetime(2026, 1, 2), 1, over=True)
+    assert page.count("without a number of ours</summary>") == sum(one["count"] > 1 for one in tables)
 
 
 def test_parameters_are_given_to_the_lessons_that_have_them(project):
@@ -249,7 +389,9 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
         batch.reproduce(names, stream=stream, **more)
         return dict(re.findall(r"^(\S+)  ((?:finished|failed) in .*)$", stream.getvalue(), re.M))
 
-    lines = said(parameters={"seed": ["0", "1", "1"], "lr": "1"})
+    assert set(said(out="first")) == {"00_a", "01_b"}, "the tables only where they are named"
+    names = ["00", "01", "90"]
+    lines = said(names, parameters={"seed": ["0", "1", "1"], "lr": "1"})
     assert list(map(str, sorted(lines))) == ["00_a_seed=0", "00_a_seed=1", "01_b", "90_simmatch_tables"]
     assert not any("found" in line for line in lines.values()) and lines["01_b"].startswith("failed in cell 1")
     texts = {path.stem: outputs(path) for path in Path("report/notebooks").iterdir()}
@@ -279,7 +421,7 @@ def test_a_parameter_with_several_values_makes_a_grid_and_what_ran_through_is_fo
     config = {"method": "fixmatch", "arguments": {}, "data": {"labels": 20}, "train": {"seed": 0}}
     for name, content in (("config", config), ("result", {"test_acc": .9})):
         (store / "x" / f"{name}.json").write_text(json.dumps(content))
-    lines = said(parameters={"seed": ["0", "1"], "lr": "1"}, out="second")
+    lines = said(names, parameters={"seed": ["0", "1"], "lr": "1"}, out="second")
     found = {name for name, line in lines.items() if "found" in line}
     assert found == {"00_a_seed=0", "00_a_seed=1"} and len(lines) == 4, "another source, another store for its reader"
     assert outputs(Path("second/notebooks/00_a_seed=0.ipynb")) == "0 1.0\n"
@@ -375,10 +517,12 @@ def test_lessons_are_found_and_chosen(project, monkeypatch, tmp_path):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep" / "er")
     paths = lesson.lessons()
-    assert [path.stem for path in paths] == ["00_tour", "01_views", "02_fixmatch"] and paths[0].parent == project
+    assert [path.stem for path in paths] == ["00_tour", "02_fixmatch", "01_views"] and paths[0].parent == project
     for name in ("02", "2", "02_fixmatch", "02_fixmatch.ipynb", "notebooks/02_fixmatch.ipynb"):
-        assert lesson.pick([name], paths) == paths[2:]
-    assert lesson.pick(["02", "00"], paths) == [paths[0], paths[2]] and lesson.pick([], paths) == paths
+        assert lesson.pick([name], paths) == paths[1:2]
+    assert lesson.pick(["01", "00"], paths) == [paths[0], paths[2]]
+    tables = [project / "90_tables.ipynb"]
+    assert lesson.pick([], [*paths, *tables]) == paths and lesson.pick(["90"], [*paths, *tables]) == lesson.pick([], tables) == tables
     with pytest.raises(InputError, match="unknown lesson '02_fixmach': did you mean '02_fixmatch'"):
         lesson.pick(["02_fixmach"], paths)
     with pytest.raises(InputError, match="unknown lesson '07'"):
@@ -431,12 +575,15 @@ def test_a_cell_that_takes_too_long_fails(project):
 def test_refresh_writes_outputs_back_and_nothing_else(project):
     path = write(project, "00_a", "import ipywidgets, sys, time\nprint('o', end='', flush=True)\ntime.sleep(.5)\n"
                  "print('ut', flush=True)\nprint('err', file=sys.stderr)",
-                 "ipywidgets.IntSlider()", FIGURE, "from IPython.display import HTML\nHTML('<b>x</b>')", "1 + 1")
+                 "ipywidgets.IntSlider()", FIGURE, "from IPython.display import HTML\nHTML('<b>x</b>')", "1 + 1",
+                 "from IPython.display import Markdown\nMarkdown('| a |\\n|---|')",
+                 f"display({{'text/plain': 'p', 'image/svg+xml': '<svg/>', {lesson.FRAMES!r}: {{}}}}, raw=True)")
     nb = nbformat.read(path, 4)
     nb.metadata.update(language_info={"name": "python", "version": "3.0"}, widgets={"x": 1}, papermill={"a": 1},
                        kernelspec={"name": "mine", "display_name": "Mine", "language": "python"})
     nb.cells[1].update(execution_count=5, outputs=[new_output("stream", text="old")])
     nb.cells[1].metadata.update(execution={"shell.execute_reply": "now"}, collapsed=True)
+    nb.cells[3].metadata.update(sslkit={"cover": True, "seconds": 3})
     nbformat.write(nb, path)
     ids = [cell.id for cell in nb.cells]
     bad = write(project, "01_bad", "print(1)\n1 / 0")
@@ -453,12 +600,13 @@ def test_refresh_writes_outputs_back_and_nothing_else(project):
                               "language_info": {"name": "python"}}
     assert [cell.id for cell in clean.cells] == ids
     assert [cell.source for cell in clean.cells] == [cell.source for cell in nb.cells]
-    assert [dict(cell.metadata) for cell in clean.cells] == [{}, {"collapsed": True}, {}, {}, {}, {}]
+    assert [dict(cell.metadata) for cell in clean.cells] == [
+        {}, {"collapsed": True}, {}, {"sslkit": {"cover": True}}, {}, {}, {}, {}]
     assert [cell.execution_count for cell in clean.cells[1:]] == list(range(1, len(clean.cells)))
     assert {o.name: o.text for o in clean.cells[1].outputs} == {"stdout": "out\n", "stderr": "err\n"}
     assert clean.cells[2].outputs == []
     assert [set(o.data) for cell in clean.cells[3:] for o in cell.outputs] == [
-        {"text/plain", "image/png"}, {"text/plain"}, {"text/plain"}]
+        {"text/plain", "image/png"}, {"text/plain"}, {"text/plain"}, {"text/plain", "text/markdown"}, {"text/plain", "image/svg+xml"}]
     assert clean.cells[5].outputs[0].execution_count is None
     nbformat.validate(clean)
 
@@ -581,11 +729,20 @@ def ended(process: subprocess.Popen) -> str:
     ("text\n\n## Later\n\n\n[Why](a.html)\nso?", "Later", "Why so?"),
     ("# One\n## Two\ntext", "One", ""),
     ("no heading", "00_a", ""),
+    ("# How much do $\\alpha$ and $q^{agg}$ matter?\ntext", "How much do alpha and q^agg matter?", "text"),
 ])
 def test_title_and_question(tmp_path, text, title, question):
     nbformat.write(new_notebook(cells=[new_markdown_cell(text)]), tmp_path / "00_a.ipynb")
     read = lesson.read(tmp_path / "00_a.ipynb")
     assert (read.title, read.question) == (title, question)
+
+
+def test_the_time_that_a_lesson_takes_is_read_from_its_first_cell(tmp_path):
+    about = "# T\n\n**After this lesson you can** see.\n\nReading 12 minutes, computing 1 minute. No GPU, nothing to download.\n\nMore."
+    nbformat.write(new_notebook(cells=[new_markdown_cell(about)]), tmp_path / "02_a.ipynb")
+    read = lesson.read(tmp_path / "02_a.ipynb")
+    assert (read.minutes, read.question, read.number) == ("Reading 12 minutes, computing 1 minute", "After this lesson you can see.", "02")
+    assert lesson_of(tmp_path, "01_b", 1).minutes == ""
 
 
 def test_page_while_lessons_run(tmp_path, monkeypatch):

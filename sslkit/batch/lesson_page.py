@@ -104,7 +104,8 @@ class Writer:
         """HTML of the notebook, sanitised; each picture has an alternative text."""
         clean = re.sub(r'\b(href|src)="([^"]*)"', lambda m: f'{m[1]}="{escape(self.target(m[1], unescape(m[2])))}"',
                        harmless(html))
-        clean = re.sub(r'<img(?![^>]*\balt="[^"])', '<img alt="picture"', clean)
+        clean = re.sub(r'(<img\b[^>]*?) alt=""', r"\1", clean)
+        clean = re.sub(r"<img\b(?![^>]* alt=)", '<img alt="picture"', clean)
         clean = re.sub(f"({MARK}[0-9]+{MARK})([.,;:?!)]+)", r'<span class="together">\1\2</span>', clean)
         return re.sub(f"{MARK}([0-9]+){MARK}", lambda m: self.renderer.formulas[int(m[1])], clean)
 

@@ -19,7 +19,7 @@ from sslkit.terminal import clock
 from sslkit.training import Machine, all_runs, finished, store
 
 STATES = ("finished", "failed", "stopped", "running", "waiting")
-SHOWN = ("test_acc", "test_acc_median20")
+NO_CHOICE = {"method", "name", "labels", "seed", "steps", "split", "unlabeled", "channels", "classes", "flip", "side"}
 
 
 @cache
@@ -32,36 +32,34 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, device {device}{graphics}"
 
 
-def settings(record: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The settings of a run's config.json, flat, but those with a column of their own or that are no choice."""
+def settings(record: Mapping) -> Iterator[tuple[str, str]]:
+    """The settings in a run's config.json, flat, without those that have a column or that are no choice."""
     for name, value in record.items():
         if isinstance(value, Mapping):
-            yield from settings(value, f"{name} " if name in ("initial", "labeler") else "")
-        elif name not in ("name", "labels", "seed", "steps", "method", "split", "unlabeled", "classes", "channels",
-                          "hash", "core", "version", "recipe", "flip", "side"):
-            value = f"{value:g}" if isinstance(value, float) else str(value)
-            yield prefix + name, value
+            yield from settings(value) if name != "code" else ()
+        elif name not in NO_CHOICE:
+            yield name, f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def finished_runs() -> list[tuple[str, ...]]:
-    """A head, then a row for each finished run of the store, newest first. `settings`: those in which it differs from
-    most runs of its method. `sslkit runs` says what cannot be read."""
-    found = []
+    """A head, then a row for each finished run of the store, newest first. `settings`: where it differs from most runs
+    of its method; its digest where that does not tell it from another run. `sslkit runs` says what cannot be read."""
+    found, counts = [], {}
     for run in all_runs():
         with suppress(InputError, KeyError, TypeError, ValueError, AttributeError):
             if r := run.result:
-                found.append((dict(settings(run.config)), (
-                    r["method"], Path(r["data"]).name, f"{r['labels']:,}", str(r["seed"]), f"{r['steps']:,}",
-                    *(f"{r[name]:.1%}" for name in SHOWN), f"{r['seconds']:.0f}")))
-    values: dict[tuple, Counter] = {}
-    for mine, (method, *_) in found:
+                row = (r["method"], Path(r["data"]).name, f"{r['labels']:,}", str(r["seed"]), f"{r['steps']:,}",
+                       f"{r['test_acc']:.1%}", f"{r['test_acc_median20']:.1%}", f"{r['seconds']:.0f}")
+                found.append((row, dict(settings(run.config)), run.path.name[-8:]))
+    for (method, *_), mine, _ in found:
         for name, value in mine.items():
-            values.setdefault((method, name), Counter())[value] += 1
-    usual = {key: counted.most_common(1)[0][0] for key, counted in values.items()}
-    rows = [(*row, ", ".join(f"{name} {value}" for name, value in mine.items() if value != usual[row[0], name]))
-            for mine, row in found]
+            counts.setdefault((method, name), Counter())[value] += 1
+    special = [", ".join(f"{name} {value}" for name, value in mine.items()
+                         if value != counts[row[0], name].most_common(1)[0][0]) for row, mine, _ in found]
+    alike = Counter((row[:5], said) for (row, *_), said in zip(found, special))
     return [("method", "data", "labels", "seed", "steps", "test accuracy", "median of last 20", "seconds", "settings"),
-            *rows]
+            *((*row, said if alike[row[:5], said] == 1 else f"{said} ({digest})".strip())
+              for (row, _, digest), said in zip(found, special))]
 
 
 def papers_tables() -> Iterator[dict]:
@@ -80,10 +78,11 @@ def papers_tables() -> Iterator[dict]:
 def page(lessons: list[Lesson], command: str, began: datetime, seconds: float, over: bool = False) -> str:
     """The summary page. While lessons run it loads itself again every 5 seconds. over: none will run any more."""
     states = [lesson.state for lesson in lessons]
+    course, tables = ([one for one in lessons if is_table(one.path) == ask] for ask in (False, True))
     going = not over and ("running" in states or "waiting" in states)
     return PAGES.get_template("page.html").render(
-        course=[one for one in lessons if not is_table(one.path)], lessons=lessons, command=command, going=going,
-        for_researchers=[one for one in lessons if is_table(one.path)], began=began.strftime("%Y-%m-%d %H:%M"),
+        course=course, hero=next((one for one in course if one.figures), None), lessons=lessons, command=command,
+        going=going, for_researchers=tables, began=began.strftime("%Y-%m-%d %H:%M"),
         counts=", ".join(f"{states.count(state)} {state}" for state in STATES if state in states), took=clock(seconds),
         look=going or {"failed", "stopped"} & {*states}, machine=machine(), store=store().absolute(),
         versions=f"sslkit {__version__}, torch {torch.__version__}, Python {platform.python_version()}",

@@ -4,7 +4,6 @@ import ast
 import csv
 import hashlib
 import io
-import json
 import os
 import time
 import warnings
@@ -28,7 +27,7 @@ from sslkit.methods import Method
 from sslkit.networks import Network
 from sslkit.training import Config, Machine, Run, Stopped, fit, record, run_path, store
 
-REDRAW_SECONDS, LINE_SECONDS = 2, 10
+REDRAW_SECONDS = 2
 
 
 def watched() -> bool:
@@ -73,28 +72,27 @@ def redraw(handle: DisplayHandle | None, picture: object, **how: object) -> Disp
 
 
 class Live:
-    """Accuracy over training, redrawn in place every two seconds. If nobody watches: a line every ten seconds, and the
-    picture at the end."""
+    """Accuracy over training, redrawn in place every two seconds while somebody watches, and at the end."""
 
     def __init__(self, steps: int, name: str):
-        self.steps, self.name, self.points, self.handle, self.reported = steps, name, [], None, time.monotonic()
+        self.steps, self.name, self.points, self.handle, self.drawn = steps, name, [], None, time.monotonic()
 
     def __call__(self, snap) -> None:
         if snap.evaluated:
-            self.points.append((snap.step, *map(snap.metrics.get, ("test_acc", "pseudo_label_acc", "mask_rate"))))
-        now, last = time.monotonic(), snap.step == self.steps
-        pause = REDRAW_SECONDS if watched() else LINE_SECONDS
-        if not self.points or now - self.reported < pause and not last:
-            return
-        self.reported, title = now, f"{self.name}: step {snap.step:,} of {self.steps:,}"
-        if not watched() and not last:
-            print(f"{title}, test accuracy {self.points[-1][1]:.1%}", flush=True)
-            return
-        steps, test, pseudo, kept = zip(*self.points)
-        lines = {"test accuracy": (steps, test)}
-        if kept[0] is not None:
-            pseudo = [np.nan if share is None else share for share in pseudo]
-            lines |= {"pseudo-labels kept": (steps, pseudo), "share kept": (steps, kept)}
+            self.points.append({"step": snap.step, **snap.metrics})
+        now = time.monotonic()
+        if watched() and self.points and now - self.drawn >= REDRAW_SECONDS:
+            self.drawn = now
+            self.draw(self.points, f"{self.name}: step {snap.step:,} of {self.steps:,}")
+
+    def draw(self, metrics: Sequence[Mapping], title: str) -> None:
+        """Draw the metrics of a run, as far as it is."""
+        def line(name: str) -> tuple[list[int], list[float]]:
+            return [m["step"] for m in metrics], [np.nan if m.get(name) is None else m[name] for m in metrics]
+
+        lines = {"test accuracy": line("test_acc")}
+        if metrics[0].get("mask_rate") is not None:
+            lines |= {"kept guesses that are right": line("pseudo_label_acc"), "share kept": line("mask_rate")}
         self.handle = redraw(self.handle, plots.curves(lines, "", title=title))
 
 
@@ -107,7 +105,7 @@ def trained_or_found(path: Path, train: Callable[[], Run]) -> Run:
             if mine.taken:
                 with suppress(Busy):                  # a process without a lease, as of the command line
                     return train()
-        if not waiting:
+        if not waiting and watched():
             print("another process trains this run: waiting for it", flush=True)
         waiting = True
         time.sleep(1)
@@ -115,20 +113,22 @@ def trained_or_found(path: Path, train: Callable[[], Run]) -> Run:
 
 
 def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: Network | None = None) -> Run:
-    """The finished run of these settings: from the store if a lesson has trained it before, else trained now, live.
+    """The finished run of these settings: from the store if a lesson has trained it before, else trained now, live. Its
+    curve is drawn either way.
 
     initial: a trained network to begin from. Interrupting the kernel stops the run; the same cell then continues it.
     """
     resolved, name = config.resolve(data, Machine().torch_device()), type(method).__name__
     path = run_path(record(method, data, resolved, initial))
-    known = Run(path).result is not None
+    live = Live(resolved.steps, name)
     try:
-        live = Live(resolved.steps, name)
         run = trained_or_found(path, partial(fit, method, data, config, live=live, initial=initial))
     except Stopped as stop:
         print(f"{stop}: run the cell again")
         raise
-    how = "found in the store" if known else "trained"
+    how = "trained" if live.points else "found in the store"
+    if metrics := run.metrics:
+        live.draw(metrics, f"{name}: {resolved.steps:,} steps")
     print(f"{name}: {how}, {resolved.steps:,} steps, {data.num_labeled} labels, seed {config.seed}")
     return run
 
@@ -140,18 +140,13 @@ def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
     Interrupting the kernel keeps what is finished and the state of the run in progress: the same cell then continues.
     """
     runs, trained, handle, began = {}, 0, None, time.monotonic()
-    printed = began
     for k, (key, (method, data, config, *more)) in enumerate(jobs.items(), 1):
         initial = more[0] if more else None
         path = run_path(record(method, data, config.resolve(data, Machine().torch_device()), initial))
         known, now = Run(path).result is not None, time.monotonic()
         left = f", about {(now - began) / trained * (len(jobs) - k + 1):.0f} s left" if trained else ""
-        line = f"run {k} of {len(jobs)}: {key}{left}"
         if not known and watched():
-            handle = redraw(handle, {"text/plain": line}, raw=True)
-        elif not known and now - printed > LINE_SECONDS:
-            print(line, flush=True)
-            printed = now
+            handle = redraw(handle, {"text/plain": f"run {k} of {len(jobs)}: {key}{left}"}, raw=True)
         try:
             runs[key] = trained_or_found(path, partial(fit, method, data, config, initial=initial))
         except Stopped as stop:
@@ -242,12 +237,11 @@ def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: f
 
 def finish(lesson: str, **figures: float | None) -> None:
     """Write a lesson's figures, rounded to four places (None: there is none), as lessons/LESSON.json into the store,
-    for batches, and print them."""
+    for batches."""
     figures = {name: value if value is None else round(value, 4) for name, value in figures.items()}
     path = store() / "lessons" / f"{lesson}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"lesson": lesson, **figures})
-    print(json.dumps(figures))
 
 
 def check(answer: object, right: Callable[[object], bool], hint: str = "look again") -> None:
