@@ -123,77 +123,133 @@ def test_lesson_runs_and_its_sliders_move_their_pictures(lab, browser, lesson):
         top = now
     page.close()
     assert not errors, "\n".join(errors)[-3000:]
-    source = "\n".join(cell.source for cell in nbformat.read(lesson, as_version=4).cells if cell.cell_type == "code")
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    assert sliders == sum({"slider": 1, "sliders": len(call.keywords)}.get(call.func.id, 0) for call in calls)
+    source = "\n".join(cell.source for cell in nbformat.read(lesson, as_version=4).cells)
+    one, several = (re.findall(rf"^{name}\(.*", source, re.M) for name in ("slider", "sliders"))
+    assert sliders == len(one) + sum(call.count("=(") for call in several)
 
 
-TRY = ("""from sslkit.lessons import exercise, plots, predict, reveal, slider
-slider(lambda tau: plots.curves({"a": ([0, 1], [0, tau])}, "", title=f"tau {tau:g}"), 0.9, [k / 10 for k in range(10)], "tau", play=True)""",
-       'predict("01.p")', 'reveal("01.p", 58)', 'exercise("01.1")', 'exercise("01.3")')
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The pages of the committed lessons, of a lesson with sliders, and the summary page; their folder."""
+    from test_batch import a_lesson
+
+    from sslkit.batch import notebook_file, page
+    from sslkit.batch.lesson_page import export
+    here, out = tmp_path_factory.mktemp("lessons"), tmp_path_factory.mktemp("report")
+    for folder in ("figures", "notebooks", "tables"):
+        (out / folder).mkdir()
+    pictures = [plots_of(k) for k in range(6)]
+    cells = a_lesson()
+    shown = cells[3].outputs[0].data
+    shown[notebook_file.FRAMES] = shown[notebook_file.FRAMES] | {"frames": pictures}
+    shown["image/png"] = pictures[3]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), here / "07_sliders.ipynb")
+    course = [notebook_file.read(path) for path in [*notebook_file.lessons(LESSONS[0].parent), here / "07_sliders.ipynb"]]
+    for lesson in course:
+        lesson.state = "finished"
+        export(lesson, lesson.nb, out, course)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSLKIT_RUNS", str(out / "none"))
+        (out / "index.html").write_text(page.page(course, "sslkit reproduce", page.datetime(2026, 1, 2), 60, over=True))
+    return out
 
 
-@pytest.fixture
-def desk(lab, browser):
-    """A notebook with a slider, a prediction and exercises, run."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1400})
-    page.goto(f"{lab}/lab")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in TRY], metadata={
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
-    page.wait_for_function("window.jupyterapp")
-    page.evaluate("content => window.jupyterapp.serviceManager.contents.save('try.ipynb', {type: 'notebook', format: 'json', content})",
-                  notebook)
-    run_all(page, lab, "try.ipynb")
-    page.locator(".noUi-handle").wait_for(timeout=60_000)
-    yield page
+def plots_of(value: int) -> str:
+    """A picture, base64."""
+    import base64
+
+    from sslkit.lessons import plots
+    return base64.b64encode(plots.curves({"x": ([0, 1], [0, value])}, "").png()).decode()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [420, 1100, 1920])
+def test_pages_fit_their_window_and_load_nothing(report, browser, width, scheme):
+    page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    for path in sorted(report.glob("*.html")):
+        page.goto(path.as_uri())
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        wide = page.evaluate("""() => [...document.querySelectorAll("main *, section *")].filter(e => {
+            for (let up = e; up; up = up.parentElement) if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false;
+            return e.getBoundingClientRect().right > innerWidth + 1 }).map(e => e.outerHTML.slice(0, 200))""")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width and not wide, f"{path.name}: {wide[:2]}"
+        light = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0] > 128")
+        assert light == (scheme == "light"), path.name
+        broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth && i.loading != 'lazy').map(i => i.alt)")
+        assert set(broken) <= {"picture"}, "only that of a file that is not there"
+    page.close()
+    files = {url for url in asked if not url.startswith("data:")}
+    assert files and all(url.startswith("file:") for url in files), "nothing from a network"
+    assert not [line for line in said if "nothing.png" not in line], said
+
+
+def test_a_line_of_text_has_65_to_75_characters(report, browser):
+    page = browser.new_page(viewport={"width": 1920, "height": 1000})
+    page.goto((report / "00_tour.html").as_uri())
+    lengths = page.evaluate("""() => [...document.querySelectorAll(".text p")].map(p => {
+        const range = document.createRange(); range.selectNodeContents(p);
+        const lines = new Set([...range.getClientRects()].map(r => Math.round(r.bottom / 12))).size;
+        return [p.textContent.length, lines] }).filter(([, lines]) => lines >= 3).map(([length, lines]) => length / (lines - 0.5))""")
+    page.close()
+    assert len(lengths) >= 3 and 60 <= sum(lengths) / len(lengths) <= 80, lengths           # how wide letters are, fonts decide
+
+
+@pytest.mark.parametrize("name", ["07_sliders", "07_sliders-slides"])
+def test_on_a_page_too_a_slider_moves_its_picture(report, browser, name):
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.goto((report / f"{name}.html").as_uri())
+    shown = lambda: [picture.get_attribute("alt") for picture in page.query_selector_all("figure.frames img") if picture.is_visible()]   # noqa: E731
+    first, second = page.query_selector_all("figure.frames input")
+    assert shown() == ["at 3"]
+    second.focus()
+    page.keyboard.press("ArrowRight")
+    assert shown() == ["at 4"] and second.get_attribute("aria-valuetext") == "2"
+    box = first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 8, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 8, box["y"] + box["height"] / 2, steps=4)
+    assert shown() == ["at 1"], "it moves while it is dragged"
+    page.mouse.up()
+    assert page.query_selector("figure.frames output").inner_text() == "0.5"
     page.close()
 
 
-def test_a_picture_moves_while_its_slider_is_dragged_and_the_page_stays(desk):
-    handle = desk.locator(".noUi-handle")
-    # what every painted frame shows: which picture, is it there, how high is it, has the page moved
-    handle.evaluate("""handle => {
-        const cell = handle.closest('.jp-CodeCell'), panel = document.querySelector('.jp-WindowedPanel-outer');
-        window.frames_seen = [];
-        const look = () => {
-            const image = cell.querySelector('.jp-OutputArea img');
-            window.frames_seen.push([image ? image.src : '', !!image && image.complete && image.naturalWidth > 0,
-                                     image ? image.getBoundingClientRect().height : 0, panel.scrollTop]);
-            requestAnimationFrame(look);
-        };
-        look();
-    }""")
-    seen = lambda: desk.evaluate("window.frames_seen")                                                  # noqa: E731
-    knob, track = handle.bounding_box(), desk.locator(".noUi-base").bounding_box()
-    y = knob["y"] + knob["height"] / 2
-    desk.mouse.move(knob["x"] + knob["width"] / 2, y)
-    desk.mouse.down()
-    for k in range(40):
-        desk.mouse.move(track["x"] + track["width"] * (1 - k / 40), y)
-        desk.wait_for_timeout(50)
-    wait_until(lambda: len({picture for picture, *_ in seen()}) >= 4, 20, "the picture moves while the handle is held")
-    desk.mouse.up()
-    _, there, height, scrolled = (set(column) for column in zip(*seen()))
-    assert there == {True} and len(height) == 1 and len(scrolled) == 1, "no flicker, no jump"
-    desk.wait_for_timeout(1500)                                     # the last picture of the drag
-    still = seen()[-1][0]
-    desk.locator(".widget-play button").first.click()
-    wait_until(lambda: seen()[-1][0] != still, 20, "play moves it")
+def test_code_is_folded_until_it_is_asked_for_and_slides_go_from_heading_to_heading(report, browser):
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.goto((report / "00_tour.html").as_uri())
+    code = page.locator("details.code pre")
+    assert code.count() > 5 and not any(one.is_visible() for one in code.all())
+    page.get_by_role("button", name="show all code").click()
+    assert all(one.is_visible() for one in code.all()) and page.get_by_role("button", name="hide all code").is_visible()
+    family = page.evaluate("getComputedStyle(document.querySelector('details.code pre')).fontFamily")
+    assert "monospace" in family and not page.get_by_text(re.compile(r"^In ?\[")).count()
+    page.emulate_media(media="print")
+    assert not any(one.is_visible() for one in code.all())
+    page.emulate_media(media="screen")
+    page.goto((report / "00_tour-slides.html").as_uri())
+    place = lambda: page.evaluate("[...document.querySelectorAll('section.slide')].findLastIndex(s => s.getBoundingClientRect().top < 2)")  # noqa: E731
+    seen = [place()]
+    for key in ("ArrowRight", " ", "PageDown", "ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowLeft"):
+        page.keyboard.press(key)
+        seen.append(place())
+    assert seen == [0, 1, 2, 3, 2, 1, 0, 0] and not page.locator("details.code").count()
+    page.close()
 
 
-def test_an_exercise_is_answered_by_typing(desk):
-    answer = desk.get_by_label("answer", exact=True).first
-    cell = answer.locator("xpath=ancestor::div[contains(@class, 'jp-CodeCell')]")
-    assert "81" not in cell.inner_text()
-    for typed, said in (("eighty", "Not yet. Please type a number"), ("80", "Not yet. Try again."), ("82", "Not yet. The hint may help."), ("81", "Right.")):
-        answer.fill(typed)
-        answer.press("Enter")
-        wait_until(lambda: said in cell.inner_text(), 20, said)                                          # noqa: B023
-        assert cell.locator("details[open]").count() == (typed == "82")
-    choice = desk.locator(".jp-CodeCell").nth(4)
-    choice.get_by_role("button", name="mirror left to right").click()
-    choice.get_by_role("button", name="check").click()
-    wait_until(lambda: "Right." in choice.inner_text(), 20, "a choice is right")
-    desk.get_by_label("I think", exact=True).fill("40%")
-    wait_until(lambda: "You said 40%. It is 58." in desk.locator(".jp-CodeCell").nth(2).inner_text(), 20, "the prediction is shown")
-    assert not desk.locator(ERROR).count()
+def test_the_contents_of_a_lesson_stand_beside_it_where_there_is_room(report, browser):
+    for width, visible in ((1100, False), (1920, True)):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto((report / "00_tour.html").as_uri())
+        toc = page.locator("nav.toc")
+        assert toc.is_visible() == visible
+        if visible:
+            box = page.locator("main").bounding_box()
+            assert box["x"] >= toc.bounding_box()["width"], "it covers nothing"
+            toc.get_by_role("link").last.click()
+            heading = page.evaluate("document.querySelector(decodeURIComponent(location.hash)).getBoundingClientRect().top")
+            assert 0 <= heading < 900
+        page.close()

@@ -26,6 +26,7 @@ from sslkit.training.identity import record, run_path, store
 from sslkit.training.run import Run, Stopped
 
 LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+BEGIN = re.compile(r"# [^\n]+\n\n\*\*After this lesson you can\*\* [^\n]+(?:\n[^\n]+)*\n\nReading (?P<minutes>\d+) minutes?, computing [^.\n]+\. ")
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
@@ -35,7 +36,7 @@ def test_a_lesson_has_its_shape(path):
     nbformat.validate(lesson)
     code = [cell for cell in lesson.cells if cell.cell_type == "code"]
     first = lesson.cells[0].source
-    assert first.startswith("# ") and all(f"**{word}**" in first for word in ("Time", "Hardware", "Download"))
+    assert first.startswith("# ") and (BEGIN.match(first) or all(f"**{word}**" in first for word in ("Time", "Hardware", "Download")))
     assert [k for k, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])] == [0]
     assert code[0].metadata.tags == ["parameters"]
     assert all(re.fullmatch(r"\w+ = [^#]+  # .+", line) for line in code[0].source.splitlines())
@@ -46,6 +47,20 @@ def test_a_lesson_has_its_shape(path):
     text = "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
     assert "finish(" in code[-1].source
     assert path.stem >= "90" or 3 <= len(re.findall(r"^\*\*\d", text, re.M)) <= 8, "exercises; the tables have none"
+
+
+@every_lesson
+def test_a_lesson_takes_as_long_to_read_as_it_says(path):
+    lesson = nbformat.read(path, as_version=4)
+    about = BEGIN.match(lesson.cells[0].source)
+    if about is None:
+        pytest.skip("its first cell does not say it yet")
+    words = sum(len(cell.source.split()) for cell in lesson.cells if cell.cell_type == "markdown")
+    code = [cell for cell in lesson.cells if cell.cell_type == "code"]
+    figures = sum("image/" in kind for cell in code for output in cell.outputs for kind in output.get("data", {}))
+    exercises = sum(len(re.findall(r"^exercise\(", cell.source, re.M)) for cell in code)
+    minutes = words / 200 + figures + 2 * exercises
+    assert abs(int(about["minutes"]) - minutes) <= 0.25 * minutes + 2, f"{words} words, {figures} figures, {exercises} exercises: {minutes:.0f} minutes"
 
 
 @every_lesson
@@ -62,7 +77,10 @@ def test_a_lesson_is_committed_with_outputs_and_without_a_trace_of_a_machine(pat
     assert not re.search(r"/(home|root|work|Users|tmp)/", text)
     code = [cell for cell in lesson.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)) and "widgets" not in lesson.metadata
-    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    pictures = any("image/" in kind for cell in code for output in cell.outputs for kind in output.get("data", {}))
+    tables = [output for cell in code for output in cell.outputs if "Markdown object" in output.get("data", {}).get("text/plain", "")]
+    assert (pictures or path.stem >= "90") and (tables or path.stem < "90")
+    assert all("text/markdown" in output.data for output in tables), "a reader without a kernel sees no table"
     for cell in code:
         if re.search(r"sliders?\(", cell.source) and "import" not in cell.source:
             pictures = ["image/png" in output.get("data", {}) for output in cell.outputs]

@@ -236,7 +236,7 @@ def test_what_ours_show_in_words():
     lines = [papers.Line(papers.Cell(row, "x@1"), "quick", values)
              for row, values in {"A": {0: 90.0, 1: 92.0}, "B": {0: 95.0}}.items()]
     assert papers.ranking(lines) == "x@1: B 95.00 (n = 1), A 91.00 ± 1.41 (n = 2)"
-    assert papers.ranking([papers.Line(papers.Cell("A", "x@1"))]).startswith("the store has no runs for this table yet")
+    assert papers.ranking([papers.Line(papers.Cell("A", "x@1"))]).startswith("We have no results for this table yet")
     assert papers.dots(lines) == {"A": [0.9, 0.92], "B": [0.95]}
 
 
