@@ -1,6 +1,6 @@
 """Every lesson in JupyterLab in a real browser: it runs, shows no error, and each slider changes its picture."""
-import ast
 import os
+import re
 import shutil
 import socket
 import subprocess

@@ -13,7 +13,7 @@ import torch
 from ipywidgets import Button, Text, Textarea, ToggleButtons
 
 from sslkit.errors import InputError
-from sslkit.lessons import Exercise, exercise, exercises, predict, reveal
+from sslkit.lessons import Exercise, exercise, exercises, guess_first, reveal
 from sslkit.lessons import session as notebook
 from sslkit.lessons.exercises.answers import judge, plain, written
 
@@ -196,21 +196,21 @@ def test_without_a_viewer_question_hint_and_answer_in_one_text(desk, monkeypatch
     assert len(desk.shown) == 1 and "<" not in desk.shown[0].data["text/plain"]
 
 
-def test_predict_and_reveal(desk, monkeypatch):
+def test_guess_first_and_reveal(desk, monkeypatch):
     desk.lesson.EXERCISES |= {"77.p": Exercise("How many?"), "77.p2": Exercise("Which?", choices=("up", "down"))}
     reveal("77.p", 12)
     assert desk.line() == "It is **12**."
-    predict("77.p")
+    guess_first("77.p")
     assert desk.line(1) == "**Before you look.** How many?\n"
     entry = desk.widget(Text)
     assert entry.description == "I think" and entry.continuous_update
     entry.value = "40 <b>*or* $5"
     assert desk.line(0) == r"You said **40 \<b\>\*or\* \$5**. It is **12**.", "a guess after Run all shows too, as it was typed"
     desk.shown.clear()
-    predict("77.p")
+    guess_first("77.p")
     assert desk.widget(Text).value == "40 <b>*or* $5"
     desk.shown.clear()
-    predict("77.p2")
+    guess_first("77.p2")
     desk.widget(ToggleButtons).value = "up"
     reveal("77.p2", "down")
     assert desk.line() == "You said **up**. It is **down**."
@@ -218,7 +218,7 @@ def test_predict_and_reveal(desk, monkeypatch):
     assert desk.line() == "It is **0.25**."
     monkeypatch.setenv("SSLKIT_HEADLESS", "1")
     desk.shown.clear()
-    predict("77.p2")
+    guess_first("77.p2")
     assert desk.line() == "**Before you look.** Which?\n\n- up\n- down" and len(desk.shown) == 1
 
 
@@ -260,7 +260,7 @@ def test_an_exercise_speaks_plainly(name):
 def test_lessons_ask_exercises_of_their_own_and_their_answers_are_computed():
     for path in sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb")):
         text = path.read_text()
-        names = re.findall(r"\b(?:exercise|predict|reveal)\(\\\"([\w.]+)", text)
+        names = re.findall(r"\b(?:exercise|guess_first|reveal)\(\\\"([\w.]+)", text)
         assert all(name[:2] == path.stem[:2] and name in EVERY for name in names), path.name
         assert sorted(name for name in names if name[3] != "p") == sorted({name for name in names if name[3] != "p"}), "each once"
         assert "could not be computed here" not in text, path.name
@@ -273,7 +273,7 @@ def test_lessons_ask_exercises_of_their_own_and_their_answers_are_computed():
 def test_in_a_kernel(watched, monkeypatch):
     if watched:
         monkeypatch.delenv("SSLKIT_HEADLESS")
-    cells = ["from sslkit.lessons import exercise, predict, reveal\nfrom ipywidgets.widgets.widget import _instances", 'predict("01.p")',
+    cells = ["from sslkit.lessons import exercise, guess_first, reveal\nfrom ipywidgets.widgets.widget import _instances", 'guess_first("01.p")',
              'exercise("01.1", unused=1)', 'reveal("01.p", 58)', 'exercise("01.1", unused=1)\nprint("goes on")']
     if watched:
         cells.insert(3, "entries = [w for w in _instances.values() if type(w).__name__ == 'Text']\nentries[0].value = '40'\nentries[1].value = 'eighty-one'")

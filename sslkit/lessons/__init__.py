@@ -1,7 +1,8 @@
 """What notebooks import: a lesson's session (parameters, runs, kept tables), plots, widgets, exercises, the studies."""
 from sslkit.errors import choose, require
 from sslkit.lessons import plots, studies
-from sslkit.lessons.exercises import Exercise, exercise, predict, reveal
+from sslkit.lessons.exercises import Exercise, exercise, guess_first, reveal
+from sslkit.lessons.plane import Plane, learn_plane
 from sslkit.lessons.session import begin, check, finish, fit_all, fit_once, keep, kept, umap_map, watch
 from sslkit.lessons.studies import three_labels
 from sslkit.lessons.widgets import slider, sliders

@@ -133,5 +133,6 @@ def ranking(lines: Sequence[Line]) -> str:
         found.append(f"{column}: " + ", ".join(
             f"{row_title(line)} {percent(line.mean, line.std)} (n = {len(line.values)})"
             for line in sorted(mine, key=lambda line: -line.mean)))
-    return "\n".join(found) or ("We have no results for this table yet: its numbers are those of the papers. `sslkit reproduce "
-                               "tables` trains ours; at scale quick that takes about 10 minutes on two cores.")
+    return "\n".join(found) or (
+        "We have no results for this table yet: its numbers are those of the papers. `sslkit reproduce tables` trains "
+        "ours; at scale quick that takes about 10 minutes on two cores.")

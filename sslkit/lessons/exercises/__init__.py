@@ -149,7 +149,7 @@ def exercise(name: str, **values: object) -> None:
         check()
 
 
-def predict(name: str) -> None:
+def guess_first(name: str) -> None:
     """Ask for a guess before the reader sees the figure; reveal() says afterwards what it is."""
     this, attempt = find(name)
     markdown(asked("Before you look", this))

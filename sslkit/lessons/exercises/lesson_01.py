@@ -1,25 +1,30 @@
-"""Exercises of 01_views."""
+"""The exercises of lesson 01, views."""
 from sslkit.lessons.exercises import Exercise
 
 EXERCISES = {
     "01.p": Exercise(
-        "Our network reads 95 of 100 test images. We now change these images as strongly as a strong view of "
-        "photographs may. How many of 100 will it still read?"),
+        question="With which strength of its strong views does FixMatch become the best network?",
+        choices=("magnitude 0", "magnitude 0.25", "magnitude 0.5", "magnitude 0.75", "magnitude 1"),
+        why="The figure below has the answer, for digits."),
     "01.1": Exercise(
-        "An image has 32 by 32 pixels. Add a border of 4 pixels that mirrors the image, then cut out 32 by 32 pixels "
-        "somewhere. How many different weak views are there, without mirroring left to right?",
-        answer=81,
-        hint="The border of 1 pixel gave 3 places in each direction, so 9. How many places does a border of 4 give?",
-        why="There are 2 × 4 + 1 = 9 places in each direction, and 9 × 9 = 81."),
+        question="How many different weak views does a photograph of 32 by 32 pixels have, with a border of 4 "
+                 "pixels and without mirroring?",
+        answer=81, hint="With a border of 1 there were three places in each direction.",
+        why="A border of 4 leaves 2 * 4 + 1 = 9 places in each direction, so 81. Mirroring would double them."),
     "01.2": Exercise(
-        "*Posterize* with 4 bits keeps the four highest bits of each pixel and sets the others to 0. Which value does "
-        "a pixel of 203 become?",
-        answer=192,
-        hint="The four lowest bits count up to 15. What remains is a multiple of 16.",
-        why="192 = 12 × 16 is the largest multiple of 16 that is not above 203."),
+        question="Posterize keeps the highest bits of each pixel. Which value does 203 become if it keeps 4 of 8 "
+                 "bits?",
+        answer=192, hint="Write 203 with eight bits and set the last four to 0.",
+        why="203 is 1100 1011. Without its last four bits it is 1100 0000, which is 192."),
     "01.3": Exercise(
-        "You want to teach a network to tell the letters b and d apart. Which of these must stay out of the views?",
-        answer="mirror left to right", choices=("shift by a pixel", "mirror left to right", "a little brighter"),
-        hint="Draw a b, and do it.",
-        why="A mirrored b is a d. The view has changed the label, and the network learns a lie."),
+        question="You want to sort photographs of traffic lights into red, yellow and green. Which operation must "
+                 "not be among your strong views?",
+        answer="Color", choices=("Rotate", "Color", "Sharpness", "Cutout"), hint="What does a person look at?",
+        why="Color at its end makes a photograph grey. Then nothing is left that tells red from green but the place "
+            "of the light."),
+    "01.4": Exercise(
+        question="Why does the pool hold *Identity*, which does nothing? (An open question.)", answer=None,
+        hint="Two operations are drawn for each image.",
+        why="Then some strong views are only a little changed, so an image is not always hard. The authors of "
+            "RandAugment give no other reason; many good answers exist."),
 }

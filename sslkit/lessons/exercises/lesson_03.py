@@ -16,8 +16,8 @@ def half_of_the_album(cosines, t: float = 0.5) -> int:
 
 EXERCISES = {
     "03.p": Exercise(
-        "Now we mix the two answers, with most of the weight on the classifier. Will the mixture be more confident than "
-        "the classifier alone, or less?",
+        "Now we mix the two answers, with most of the weight on the classifier. Will the mixture be more confident "
+        "than the classifier alone, or less?",
         choices=("more confident", "less confident")),
     "03.1": Exercise(
         "Two classes, $p_w = (0.6, 0.4)$, $q^{agg} = (0.9, 0.1)$ and $\\alpha = 0.9$. Which probability does the "
