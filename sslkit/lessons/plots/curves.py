@@ -120,8 +120,9 @@ def spread(values: Mapping, xlabel: str, *, title: str = "", limits: tuple[float
     several, grouped = max(len(cell) for row in cells for cell in row) > 1, len(groups) > 1
     numbers = not any(isinstance(x, str) for x in xs)
     lines = grouped and numbers                                    # the means as lines, else a seed's dots joined
-    said = "; ".join(f"{name}, " * grouped + ", ".join(f"{' '.join(str(x).split())}: {mean:{form}}" for x, mean in
-                                                        zip(xs, row)) for name, row in zip(groups, means))
+    said = "; ".join(f"{name}, " * grouped + ", ".join(
+        f"{' '.join(str(x).split())}: {mean:{form}}" for x, mean in zip(xs, row) if mean == mean)
+        for name, row in zip(groups, means))
     said = f"{title or 'accuracy'}{', means' * several}{', in points' * points}: {said}"
     figure, axis = new(8 if grouped else 7, 3.6, alt or said)
     at = np.tile(np.array(xs if numbers else range(len(xs)), float), (len(cells), 1))
