@@ -273,6 +273,12 @@ def test_a_page_has_sliders_folds_alternative_texts_and_no_hidden_cell(tmp_path)
     assert "slider()" not in slides.text and [tag for tag, _ in slides.tags].count("input") == 2
 
 
+def test_columns_keep_their_places_and_sentences_are_wrapped(tmp_path):
+    page = exported(tmp_path, new_code_cell("x", outputs=[
+        new_output("stream", text=text) for text in ("a long sentence, with 93.5% in it\n", "x   (32, 1)\nlonger (2,)\n")]))
+    assert [attributes.get("class") for tag, attributes in page.tags if tag == "pre"][1:] == [" sentences", ""]
+
+
 def test_the_figures_of_a_lesson_and_which_of_them_stands_for_it(tmp_path):
     nbformat.write(nb := new_notebook(cells=a_lesson()[4:] + a_lesson()[:4]), tmp_path / "00_a.ipynb")
     (tmp_path / "figures").mkdir()

@@ -240,6 +240,13 @@ def test_what_ours_show_in_words():
     assert papers.dots(lines) == {"A": [0.9, 0.92], "B": [0.95]}
 
 
+def test_rows_without_a_number_come_last():
+    cells = [papers.Cell("none", "x@1"), papers.Cell("paper", "x@1", 90.0), papers.Cell("ours", "x@1"), papers.Cell("rerun", "x@1", reruns={"USB": 1.0})]
+    lines = [papers.Line(cell, "quick", {0: 1.0} if cell.row == "ours" else {}) for cell in cells]
+    rows, _ = papers.shown(papers.table("hdl"), lines)
+    assert [row["method"] for row in rows] == ["paper", "ours", "rerun", "none"]
+
+
 def test_the_jobs_of_each_scale():
     count = {at: {name: len(table.specs(scale(at), 2)) for name, table in papers.tables().items()} for at in SCALES}
     assert count["quick"] == {"simmatch-1": 8, "simmatch-2": 0, "simmatch-3": 0, "simmatch-5": 6, "kd-fixmatch": 2,

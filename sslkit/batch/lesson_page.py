@@ -145,10 +145,9 @@ class Writer:
         """What a page shows of an output: the best form that it has."""
         data, said = output.get("data", {}), output.get("metadata", {})
         if output.output_type == "stream":
-            yield {"kind": "printed", "text": strip_ansi(output.text), "error": output.name == "stderr"}
+            yield printed(output.text, output.name == "stderr")
         elif output.output_type == "error":
-            text = strip_ansi("\n".join(output.traceback)) or f"{output.ename}: {output.evalue}"
-            yield {"kind": "printed", "text": text, "error": True}
+            yield printed("\n".join(output.traceback) or f"{output.ename}: {output.evalue}", True)
         elif any("widget-view" in kind for kind in data):
             return                                      # nobody can move it here; its frames stand beside it
         elif kind := next((kind for kind in KINDS if kind in data), None):
@@ -159,7 +158,7 @@ class Writer:
         elif "text/latex" in data:
             yield {"kind": "text", "html": self.text(data["text/latex"])}
         elif "text/plain" in data:
-            yield {"kind": "printed", "text": data["text/plain"], "error": False}
+            yield printed(data["text/plain"])
 
     def figure(self, kind: str, data: dict, said: dict, cover: bool) -> dict:
         """A picture, which also becomes a file; with its frames, if a slider has left some."""
@@ -186,6 +185,12 @@ class Writer:
             block |= {"kind": "frames", "axes": frames["axes"], "frames": pictures, "start": start}
         self.sizes.append(sum(len(one["src"]) for one in block.get("frames", [block])))
         return block
+
+
+def printed(text: str, error: bool = False) -> dict:
+    """What was printed. Columns keep their places, and scroll where the window is narrow; sentences are wrapped."""
+    text = strip_ansi(text)
+    return {"kind": "printed", "text": text, "error": error, "columns": bool(re.search(r"^\s|\S  +\S|\t", text, re.M))}
 
 
 def content_of(kind: str, text: str) -> bytes:

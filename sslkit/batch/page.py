@@ -68,8 +68,8 @@ def papers_tables() -> Iterator[dict]:
     for name, one in papers.tables().items():
         lines = papers.beside(one, runs=runs)
         rows, notes = papers.shown(one, lines)
+        ours = [bool(row["ours"]) for row in rows]
         head, *rows = papers.filled(rows)
-        ours = [bool(line.values) for line in lines]
         yield {"name": name, "title": one.title, "unit": one.unit, "notes": notes, "ours": sum(ours),
                "count": len(lines), "parts": [
                    [head, *(row for row, mine in zip(rows, ours) if mine == ask)] for ask in (True, False)]}

@@ -27,7 +27,7 @@ def percent(value: float | None, std: float | None = None, sign: str = "") -> st
 
 
 def shown(table: Table, lines: Sequence[Line]) -> tuple[list[dict[str, str]], list[str]]:
-    """The lines as text, column -> text for each, and the footnotes that they point at."""
+    """The lines as text, column -> text for each, those without any number last; and the footnotes that they name."""
     notes: list[str] = []
 
     def marks(mine: Sequence[str]) -> str:
@@ -35,7 +35,7 @@ def shown(table: Table, lines: Sequence[Line]) -> tuple[list[dict[str, str]], li
         return "".join(f" [{notes.index(note) + 1}]" for note in mine)
 
     rows = []
-    for line in lines:
+    for line in sorted(lines, key=lambda one: not (one.values or one.cell.reruns) and one.cell.paper is None):
         cell = line.cell
         rows.append({"method": cell.row, "data@labels": cell.column,
                      "paper": f"{cell.bound} {percent(cell.paper, cell.std)}".strip() + marks(cell.notes),
@@ -123,7 +123,7 @@ def dots(lines: Sequence[Line]) -> dict[str, list[float]]:
 
 
 def ranking(lines: Sequence[Line]) -> str:
-    """Our results in words: a line for each column, the best first, with mean, std and number of seeds."""
+    """Our results in words: a paragraph for each column, the best first, with mean, std and number of seeds."""
     columns: dict[str, list[Line]] = {}
     for line in lines:
         if line.values:
@@ -133,6 +133,6 @@ def ranking(lines: Sequence[Line]) -> str:
         found.append(f"{column}: " + ", ".join(
             f"{row_title(line)} {percent(line.mean, line.std)} (n = {len(line.values)})"
             for line in sorted(mine, key=lambda line: -line.mean)))
-    return "\n".join(found) or (
+    return "\n\n".join(found) or (
         "We have no results for this table yet: its numbers are those of the papers. `sslkit reproduce tables` trains "
         "ours; at scale quick that takes about 10 minutes on two cores.")
