@@ -45,14 +45,32 @@ def test_as_many_rows_by_confidence():
     assert studies.kd_fixmatch.top(confidence, right, 0.25) == 1 and studies.kd_fixmatch.top(confidence, right, 1) == 0.5
 
 
+def test_random_mistakes_are_as_many_as_the_network_makes_and_on_the_same_images(monkeypatch):
+    data = split(load("digits"), 20, 3)
+    n, row = len(data.y), torch.arange(len(data.y))
+    says = torch.where(row % 4 == 0, 9, data.y)                            # a habit: every fourth image is a 9
+    p = torch.full((n, 10), 0.1).where((row % 3 == 0)[:, None], torch.nn.functional.one_hot(says, 10) * 0.9 + 0.01)
+    monkeypatch.setattr(studies.kd_fixmatch, "weak_outer", lambda data, config, until: (p, torch.eye(10)[data.y]))
+    monkeypatch.setattr(studies.kd_fixmatch, "with_accuracies", lambda plan: plan)
+    ((row, jobs),) = studies.STUDIES["kd_fixmatch_mistakes"](20, [3], 12)
+    own, scattered, true, agreed = (jobs[k][1].pseudo for k in ("own", "random", "true", "trusted"))
+    given, wrong = own >= 0, (own >= 0) & (own != data.y)
+    assert given.any() and torch.equal(given, scattered >= 0) and torch.equal(true, data.y.where(given, -1))
+    assert int((scattered != true).sum()) == int(wrong.sum()) > 0 and set(own[wrong].tolist()) == {9}
+    assert len(set(scattered[scattered != true].tolist())) == 10, "the wrong labels are of all classes"
+    assert torch.equal(agreed >= 0, given & ~wrong), "these features know the truth, so the clusters do"
+    assert row["own_precision"] < 1 == row["trusted_precision"] and jobs["fixmatch"][1].pseudo is None
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """A store for all studies: they have runs in common."""
     return str(tmp_path_factory.mktemp("studies"))
 
 
-SMALL = {"fixmatch_parts": ({}, 4), "fixmatch_strength": ({"magnitudes": (0, 0.5)}, 2), "simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
-         "kd_fixmatch_noise": ({"rates": (0, 0.4)}, 2), "kd_fixmatch_labels": ({}, 4), "kd_fixmatch_clusterings": ({}, 5),
+SMALL = {"simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
+         "kd_fixmatch_noise": ({"rates": (0, 0.4)}, 2), "kd_fixmatch_labels": ({}, 4),
+         "kd_fixmatch_mistakes": ({}, 1), "kd_fixmatch_clusterings": ({}, 5),
          "kd_fixmatch_thresholds": ({"selects": (0.8, 0.95), "taus": (0.8, 0.95)}, 4), "hdl_gains": ({"imbalances": (20,)}, 5),
          "hdl_evaluations": ({}, 30)}
 OTHERS = {"kd_fixmatch_encoders"}                   # of features, see test_embed
@@ -65,7 +83,7 @@ def test_a_study_is_a_table_and_trains_nothing_twice(study, shared, monkeypatch,
     rows = studies.STUDIES[study](20, [3], 12, **grid)
     assert len({tuple(row) for row in rows}) == 1 and all(row["seed"] == 3 for row in rows)
     assert len(rows) == count
-    names = ("fixmatch", "kd_dec", "ce", "sce", "test_acc", "acc_hdl", "own", "nearest", "hdl")
+    names = ("fixmatch", "kd_dec", "true", "random", "trusted", "ce", "sce", "test_acc", "acc_hdl", "own", "nearest", "hdl")
     accuracies = [v for row in rows for k, v in row.items() if k in names]
     assert accuracies and all(0 <= v <= 1 for v in accuracies)
     capsys.readouterr()

@@ -12,6 +12,7 @@ from sslkit.lessons.studies.kd_fixmatch import (
     kd_encoders,
     kd_labels,
     kd_methods,
+    kd_mistakes,
     kd_noise,
     kd_thresholds,
     weak_outer,
@@ -22,6 +23,6 @@ from sslkit.lessons.studies.tools import labeled
 STUDIES = {
     "fixmatch_parts": fixmatch_parts, "fixmatch_strength": fixmatch_strength,
     "simmatch_sweep": simmatch_sweep, "kd_fixmatch_methods": kd_methods, "kd_fixmatch_noise": kd_noise,
-    "kd_fixmatch_thresholds": kd_thresholds, "kd_fixmatch_labels": kd_labels,
-    "kd_fixmatch_clusterings": kd_clusterings, "kd_fixmatch_encoders": kd_encoders, "hdl_gains": hdl_gains,
-    "hdl_evaluations": hdl_evaluations}
+    "kd_fixmatch_mistakes": kd_mistakes, "kd_fixmatch_thresholds": kd_thresholds,
+    "kd_fixmatch_labels": kd_labels, "kd_fixmatch_clusterings": kd_clusterings, "kd_fixmatch_encoders": kd_encoders,
+    "hdl_gains": hdl_gains, "hdl_evaluations": hdl_evaluations}

@@ -119,6 +119,31 @@ def kd_noise(labels: int, seeds: Sequence[int], steps: int, rates: Sequence[floa
     return with_accuracies(plan)
 
 
+def kd_mistakes(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS) -> Rows:
+    """A row a seed: does it matter which labels are wrong? The accuracy of FixMatch, and of the inner network with
+
+    own      the confident labels of an outer network that is stopped after a quarter of its steps,
+    trusted  those of them that its clusters confirm,
+    random   the same images as own and as many wrong labels, but which ones are wrong is drawn at random,
+    true     the same images, no label wrong.
+    """
+    plan = []
+    for seed in seeds:
+        data, config = labeled(source, labels, seed), Config(seed=seed, steps=steps)
+        p, features = weak_outer(data, config, steps // 4)
+        own, agreed = confident(p, 0.8), cluster_agree(p, features, data.known, seed=seed)
+        given = own.label >= 0
+        true = own._replace(label=torch.where(given, data.y, -1))
+        wrong = (own.label != data.y)[given].double().mean().item() if given.any() else 0.0
+        handed = {"true": true, "random": noisy(true, wrong, data.num_classes, seed), "own": own, "trusted": agreed}
+        row = {"seed": seed, "labels": labels, "steps": steps}
+        for name in ("own", "trusted"):
+            row |= share_and_precision(data, name, handed[name])
+        plan.append((row, {"fixmatch": (FixMatch(), data, config)} | {
+            name: (KDFixMatch(), data.told(each), config) for name, each in handed.items()}))
+    return with_accuracies(plan)
+
+
 def kd_thresholds(labels: int, seeds: Sequence[int], steps: int, selects: Sequence[float] = (0.5, 0.8, 0.95, 0.99),
                   taus: Sequence[float] = (0.8, 0.95, 0.99), source: DataSpec = DIGITS) -> Rows:
     """A row a seed and pair of thresholds: share and precision of the trusted subset, the inner network's accuracy."""
@@ -142,7 +167,6 @@ def kd_labels(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = 
             jobs = fixmatch_jobs(data, config) | {"kd_dec": (KDFixMatch(), data.told(agreed), config)}
             plan.append((row | share_and_precision(data, "trusted", agreed), jobs))
     return with_accuracies(plan)
-
 
 
 def kd_clusterings(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS) -> Rows:
