@@ -1,5 +1,6 @@
 """Sliders around functions that draw. The picture moves while the handle is dragged; without a viewer it is stored with
 frames, so that a page without a kernel can have a slider too."""
+import base64
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -41,13 +42,17 @@ def axis(name: str, value: object, options: Sequence) -> Axis:
     return Axis(options, labels, labels.index(choose(f"start of the slider {name}", label(value), labels)))
 
 
-def shown(draw: Callable[..., Figure], values: dict) -> tuple[dict, dict, str]:
-    """The picture at these values as data, metadata and alternative text; of an InputError its sentence."""
+def shown(draw: Callable[..., Figure], values: dict, small: bool = False) -> tuple[dict, dict, str]:
+    """The picture at these values as data, metadata and alternative text; of an InputError its sentence. small: a PNG
+    has as many pixels as the page shows, a third of the bytes."""
     try:
         picture = draw(**values)
     except InputError as error:
         return {"text/plain": str(error)}, {}, str(error)
-    return *picture._repr_mimebundle_(), picture.alt
+    data, metadata = picture._repr_mimebundle_()
+    if small and "image/png" in data:
+        data["image/png"] = base64.b64encode(picture.png(scale=1)).decode()
+    return data, metadata, picture.alt
 
 
 def thinned(axes: list[Axis]) -> list[list[int]]:
@@ -67,9 +72,9 @@ def stored(draw: Callable[..., Figure], axes: dict[str, Axis]) -> tuple[dict, di
     """The picture at the start, with the frames for a page as FRAMES: data and metadata. A frame that draw() refuses is
     empty, its alternative text says why."""
     places = thinned([*axes.values()])
-    frames = {at: shown(draw, {name: each.options[k] for (name, each), k in zip(axes.items(), at)})
+    frames = {at: shown(draw, {name: each.options[k] for (name, each), k in zip(axes.items(), at)}, small=True)
               for at in itertools.product(*places)}
-    data, metadata, _ = frames[tuple(each.start for each in axes.values())]
+    data, metadata, _ = shown(draw, {name: each.options[each.start] for name, each in axes.items()})
     svg = any("image/svg+xml" in frame for frame, *_ in frames.values())
     return data | {FRAMES: {
         "axes": [{"name": name, "labels": [each.labels[k] for k in at], "start": at.index(each.start)}
