@@ -155,7 +155,7 @@ def reproduce(argv: list[str]) -> int:
                     "skipped. After Ctrl-C or a crash, run the same command again to continue. Exit code 1 if a lesson "
                     "or a run failed.")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="which, by number or name; `tables`, or a table "
-                        "by its name (default: all lessons, and the tables as far as the store holds them)")
+                        "by its name (default: all lessons, without the notebooks of tables, 90 and more)")
     parser.add_argument("--scale", metavar="TEXT", help="of tables: quick, digits on a laptop; gpu, CIFAR-10 and 2^15 "
                         "steps; paper, the papers' data and 2^20 steps (default: quick)")
     parser.add_argument("--seeds", type=int, metavar="N", help="of tables: how many, from 0 up (default: 3; papers: 5)")
