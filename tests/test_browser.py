@@ -143,6 +143,10 @@ def report(tmp_path_factory):
     shown = cells[3].outputs[0].data
     shown[notebook_file.FRAMES] = shown[notebook_file.FRAMES] | {"frames": pictures}
     shown["image/png"] = pictures[3]
+    one = shown[notebook_file.FRAMES]
+    one = one | {"axes": one["axes"][1:], "frames": pictures[:3], "alts": one["alts"][:3]}
+    cells.append(nbformat.v4.new_code_cell("slider()", outputs=[nbformat.v4.new_output("display_data", data={
+        "image/png": pictures[0], notebook_file.FRAMES: one})]))
     nbformat.write(nbformat.v4.new_notebook(cells=cells), here / "07_sliders.ipynb")
     course = [notebook_file.read(path) for path in [*notebook_file.lessons(LESSONS[0].parent), here / "07_sliders.ipynb"]]
     for lesson in course:
@@ -202,8 +206,8 @@ def test_a_line_of_text_has_65_to_75_characters(report, browser):
 def test_on_a_page_too_a_slider_moves_its_picture(report, browser, name):
     page = browser.new_page(viewport={"width": 1100, "height": 900})
     page.goto((report / f"{name}.html").as_uri())
-    shown = lambda: [picture.get_attribute("alt") for picture in page.query_selector_all("figure.frames img") if picture.is_visible()]   # noqa: E731
-    first, second = page.query_selector_all("figure.frames input")
+    shown = lambda: [picture.get_attribute("alt") for picture in page.query_selector_all("#figure-1 img") if picture.is_visible()]   # noqa: E731
+    first, second = page.query_selector_all("#figure-1 input")
     assert shown() == ["at 3"]
     second.focus()
     page.keyboard.press("ArrowRight")
@@ -215,6 +219,19 @@ def test_on_a_page_too_a_slider_moves_its_picture(report, browser, name):
     assert shown() == ["at 1"], "it moves while it is dragged"
     page.mouse.up()
     assert page.query_selector("figure.frames output").inner_text() == "0.5"
+    page.close()
+
+
+def test_a_slider_plays(report, browser):
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.goto((report / "07_sliders.html").as_uri())
+    assert page.locator("button.play:visible").count() == 1, "for one slider, not for two"
+    figure = page.locator("figure.frames").filter(has=page.locator("button.play:visible"))
+    figure.get_by_role("button", name="play").click()
+    wait_until(lambda: figure.locator("img:visible").get_attribute("alt") == "at 2", 20, "it comes to the end")
+    figure.get_by_role("button", name="play").wait_for(timeout=5000)
+    figure.get_by_role("button", name="play").click()
+    assert figure.locator("img:visible").get_attribute("alt") == "at 0", "and begins again"
     page.close()
 
 

@@ -11,6 +11,18 @@ for (const figure of document.querySelectorAll("figure.frames")) {
     });
     pictures.forEach((picture, k) => { picture.hidden = k !== place; });
   });
+  const play = figure.querySelector("button"), [range] = ranges;
+  let clock = 0;
+  const stop = () => { clearInterval(clock); clock = 0; play.textContent = "▶ play"; };
+  const show = value => { range.value = value; figure.dispatchEvent(new Event("input")); };
+  play.hidden = ranges.length > 1;
+  range.addEventListener("input", stop);
+  play.addEventListener("click", () => {
+    if (clock) return stop();
+    if (range.value === range.max) show(0);
+    play.textContent = "❚❚ stop";
+    clock = setInterval(() => range.value === range.max ? stop() : show(Number(range.value) + 1), 500);
+  });
 }
 const button = document.querySelector("button.all-code");
 if (button) {
@@ -26,7 +38,7 @@ if (button) {
 const slides = [...document.querySelectorAll("section.slide")];
 if (slides.length) document.addEventListener("keydown", event => {
   const step = { ArrowRight: 1, PageDown: 1, " ": 1, ArrowLeft: -1, PageUp: -1 }[event.key];
-  if (!step || event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, summary, a")) return;
+  if (!step || event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, summary, a, button")) return;
   const now = slides.findLastIndex(slide => slide.getBoundingClientRect().top < 2);
   const next = slides[Math.min(Math.max(now + step, 0), slides.length - 1)];
   event.preventDefault();
