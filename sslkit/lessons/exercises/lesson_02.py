@@ -3,8 +3,8 @@ from sslkit.lessons.exercises import Exercise
 
 EXERCISES = {
     "02.p": Exercise(
-        question="Which of the two loses less of FixMatch's accuracy?",
-        choices=("the same view", "no threshold"), why="The figure below has the answer, for digits."),
+        question="Which of the two loses more than a point of FixMatch's accuracy?",
+        choices=("the same view", "no threshold", "neither"), why="The figure below has the answer, for digits."),
     "02.1": Exercise(
         question="Four unlabelled rows, $\\tau = 0.95$, confidences 0.99, 0.96, 0.90 and 0.50. The cross entropy on "
                  "every strong view is 0.8. What is $\\ell_u$?",
