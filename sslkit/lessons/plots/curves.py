@@ -184,7 +184,7 @@ def growth(ratios: Lines, classes: Sequence[str], *, highlight: Sequence[int] = 
     said = "; ".join(f"{title}: class {classes[ends.argmax()]} ends highest, at {ends.max():.1f} times its share"
                      for title, ends in last.items())
     figure, axes = new(3.1 * len(ratios), 3.4, alt or said, 1, len(ratios), squeeze=False, sharey=True)
-    axes[0, 0].set(ylim=(0, 1.05 * max(np.max(ratio) for _, ratio in ratios.values())),
+    axes[0, 0].set(ylim=(0, 1.05 * max(np.max(np.asarray(ratio)) for _, ratio in ratios.values())),
                    ylabel="images, as a multiple of\nthe given labels' share")
     for axis, (title, (share, ratio)) in zip(axes.flat, ratios.items()):
         axis.axhline(1, color=INK, linewidth=1, linestyle=":")
