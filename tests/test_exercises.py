@@ -12,6 +12,7 @@ import pytest
 import torch
 from ipywidgets import Button, Text, Textarea, ToggleButtons
 
+from sslkit.batch.notebook_file import COURSE
 from sslkit.errors import InputError
 from sslkit.lessons import Exercise, exercise, exercises, guess_first, reveal
 from sslkit.lessons import session as notebook
@@ -289,3 +290,23 @@ def test_in_a_kernel(watched, monkeypatch):
     else:
         assert "**81.** A border" in outputs[2][0]["text/markdown"] and outputs[3][0]["text/markdown"] == "It is **58**."
     assert outputs[-1][-1]["text"] == "goes on\n"
+
+
+def test_the_teachers_page_has_every_answer():
+    page = (FOLDER.parents[2] / "notebooks" / "TEACH.md").read_text()
+    assert page.endswith("## Answers\n\n" + teachers_answers())
+
+
+def teachers_answers() -> str:
+    """A line an exercise, in the course's order; `python tests/test_exercises.py` prints them."""
+    lines = []
+    for number in COURSE:
+        for name, each in LESSONS[number].items():
+            if not name.endswith("p"):
+                answer = "" if each.answer is None or callable(each.answer) else f"**{written(each.answer)}.** "
+                lines.append(f"- {name}: {answer}{each.why}\n")
+    return "".join(lines)
+
+
+if __name__ == "__main__":
+    print(teachers_answers(), end="")

@@ -36,7 +36,7 @@ def test_a_lesson_has_its_shape(path):
     nbformat.validate(lesson)
     code = [cell for cell in lesson.cells if cell.cell_type == "code"]
     first = lesson.cells[0].source
-    assert first.startswith("# ") and (BEGIN.match(first) or all(f"**{word}**" in first for word in ("Time", "Hardware", "Download")))
+    assert BEGIN.match(first)
     assert [k for k, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])] == [0]
     assert code[0].metadata.tags == ["parameters"]
     assert all(re.fullmatch(r"\w+ = [^#]+  # .+", line) for line in code[0].source.splitlines())
@@ -284,14 +284,6 @@ def test_finish_leaves_a_result(runs, capsys):
     notebook.finish("00_tour", fixmatch=0.95)
     assert json.loads((store() / "lessons" / "00_tour.json").read_text()) == {"lesson": "00_tour", "fixmatch": 0.95}
     assert not capsys.readouterr().out, "a student has no use for it"
-
-
-def test_exercises_check_themselves(capsys):
-    notebook.check(None, lambda a: a < 0)
-    notebook.check(4, lambda a: a == 4)
-    assert capsys.readouterr().out.splitlines() == ["your turn: put your answer in place of None", "right"]
-    with pytest.raises(AssertionError, match="a hint"):
-        notebook.check(5, lambda a: a == 4, "a hint")
 
 
 def a_notebook(pipe, runs):

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from sslkit.lessons import plots
-from sslkit.lessons.plots.figure import INK, PALE, class_color
+from sslkit.lessons.plots.figure import INK, PALE, PALETTE, class_color
 from sslkit.lessons.plots.figure import RIGHT as GREEN
 from sslkit.lessons.plots.figure import WRONG as RED
 from sslkit.training import metrics
@@ -91,7 +91,7 @@ def test_a_picture_with_a_palette_shows_the_same(name):
     full = Image.open(drawn).convert("RGB")
     difference = np.abs(pixels(FIGURES[name]()) - np.asarray(full, dtype=int))
     near = difference.mean() < 0.3 and np.quantile(difference, 0.999) < 16
-    assert difference.max() == 0 if full.getcolors(256) else near
+    assert difference.max() == 0 if full.getcolors(PALETTE) else near
     assert len(FIGURES[name]().png()) < len(drawn.getvalue())
 
 

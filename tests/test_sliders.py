@@ -1,5 +1,6 @@
 """Sliders: the picture moves with the handle; without a viewer there are frames for a page."""
 import base64
+import io
 import json
 import math
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ipywidgets import Play, SelectionSlider
+from PIL import Image
 
 from sslkit.errors import InputError, require
 from sslkit.lessons import plots, session, slider, sliders, widgets
@@ -112,9 +114,11 @@ def test_without_a_viewer_a_picture_and_frames_of_each_value(monkeypatch):
     assert len(frames) == 6 == len(bundle["alts"]) and all(frames[:3]) and frames[3:] == [""] * 3
     assert bundle["alts"][3] == "13 has no picture, choose another number"
     kind = {"png": "image/png", "svg": "image/svg+xml"}[bundle["kind"]]
-    assert frames[1] == data[kind] and metadata and "12" in bundle["alts"][0]
+    assert "12" in bundle["alts"][0]
     if kind == "image/png":
-        assert base64.b64decode(frames[0]).startswith(b"\x89PNG")
+        sizes = [Image.open(io.BytesIO(base64.b64decode(png))).size for png in (frames[1], data[kind])]
+        shown_at = metadata[kind]["width"], metadata[kind]["height"]
+        assert sizes == [shown_at, tuple(2 * side for side in shown_at)], "a frame has the pixels that a page shows"
 
 
 def test_frames_are_in_rows_the_last_axis_the_fastest(monkeypatch):
@@ -144,4 +148,4 @@ def test_in_a_kernel(watched, monkeypatch):
     else:
         (axis,), frames = (data[0][widgets.FRAMES][part] for part in ("axes", "frames"))
         assert len(data) == 1 and len(frames) == 24 == len(axis["labels"])
-        assert axis["labels"][axis["start"]] == "37" and frames[axis["start"]] == data[0].get("image/png", data[0].get("image/svg+xml"))
+        assert axis["labels"][axis["start"]] == "37" and len({*frames}) == 24

@@ -242,12 +242,3 @@ def finish(lesson: str, **figures: float | None) -> None:
     path = store() / "lessons" / f"{lesson}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"lesson": lesson, **figures})
-
-
-def check(answer: object, right: Callable[[object], bool], hint: str = "look again") -> None:
-    """Check the answer to an exercise. None asks for one; an answer that is not `right` raises AssertionError(hint)."""
-    if answer is None:
-        print("your turn: put your answer in place of None")
-        return
-    assert right(answer), hint
-    print("right")
