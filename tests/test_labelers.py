@@ -367,3 +367,15 @@ def test_spectral_clustering_says_what_it_cannot_take(monkeypatch):
     p, features, y, _ = blobs()
     with pytest.raises(InputError, match="spectral clustering of 300 rows"):
         cluster_agree(p, features, y, clustering="spectral")
+
+
+def test_wide_embeddings_are_clustered_in_their_principal_components():
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 3
+    z = torch.nn.functional.one_hot(y, 3).float() @ torch.randn(3, 200, generator=g) * 3 + torch.randn(300, 200, generator=g)
+    sizes, dec = [], clusters.dec
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "dec", lambda points, *rest, **how: sizes.append(points.shape) or dec(points, *rest, **how))
+        found = cluster_classes(z, z[:30], y[:30], 3)
+        cluster_classes(z[:, :128], z[:30, :128], y[:30], 3)
+    assert sizes == [(300, 128), (300, 128)] and (found == y).float().mean() > 0.95
