@@ -113,8 +113,8 @@ def test_the_command_writes_the_table(runs, tmp_path, monkeypatch, sslkit):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["hdl_gain"], "unknown study 'hdl_gain': did you mean hdl_gains?"), (["hdl_gains", "--seeds", "0"], "seeds is 0, it must be at least 1"),
-    (["hdl_gains", "-p", "imbalance", "1"], "unknown parameter 'imbalance': did you mean imbalances?"),
+    (["hdl_gain"], "unknown study 'hdl_gain': did you mean 'hdl_gains'?"), (["hdl_gains", "--seeds", "0"], "seeds is 0, it must be at least 1"),
+    (["hdl_gains", "-p", "imbalance", "1"], "unknown parameter 'imbalance': did you mean 'imbalances'?"),
     (["hdl_gains", "-p", "imbalances", "1;2"], "'1;2' is not a number: give numbers with commas between them"),
     (["kd_fixmatch_encoders"], "this study compares two encoders: name one by --encoder")])
 def test_a_wrong_word_is_a_sentence(words, message, refused):
