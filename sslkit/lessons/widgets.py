@@ -1,6 +1,5 @@
 """Sliders around functions that draw. The picture moves while the handle is dragged; without a viewer it is stored with
 frames, so that a page without a kernel can have a slider too."""
-import base64
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -49,10 +48,9 @@ def shown(draw: Callable[..., Figure], values: dict, small: bool = False) -> tup
         picture = draw(**values)
     except InputError as error:
         return {"text/plain": str(error)}, {}, str(error)
-    data, metadata = picture._repr_mimebundle_()
-    if small and "image/png" in data:
-        data["image/png"] = base64.b64encode(picture.png(scale=1)).decode()
-    return data, metadata, picture.alt
+    if small and isinstance(picture, Figure):
+        picture.scale = 1
+    return *picture._repr_mimebundle_(), picture.alt
 
 
 def thinned(axes: list[Axis]) -> list[list[int]]:
