@@ -155,7 +155,7 @@ def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
         trained += not known
     if handle is not None:
         redraw(handle, {"text/plain": "done"}, raw=True)
-    print(f"{len(jobs)} {'run' if len(jobs) == 1 else 'runs'}: {trained} trained, {len(jobs) - trained} found in the store")
+    print(f"{len(jobs)} run{'s' * (len(jobs) != 1)}: {trained} trained, {len(jobs) - trained} found in the store")
     return runs
 
 
