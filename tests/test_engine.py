@@ -158,8 +158,8 @@ def batch_in(store: Path) -> None:
 LONG = spec("fixmatch", 200)
 
 
+@pytest.mark.slow
 def test_a_killed_batch_goes_on(server, tmp_path, monkeypatch):
-    """Once, with one run; marked slow: twenty times with more."""
     monkeypatch.setenv("SSLKIT_RUNS", str(tmp_path / "undisturbed"))
     LONG.run(LONG.load())
     store = tmp_path / "store"
