@@ -34,5 +34,5 @@ EXERCISES = {
                  "expect. (An open question.)",
         answer=None, hint="At the first steps most guesses are wrong, and all of them are learnt.",
         why="The first, poor guesses become labels. How much that costs depends on the labelled images: the table "
-            "above has five choices of them, and the row without a threshold spreads the most."),
+            "above has five choices of them, and the column without a threshold spreads the most."),
 }

@@ -1,9 +1,11 @@
 """Studies of FixMatch: what each of its parts brings, and how strong the strong view should be."""
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from sslkit.data import SSLData
 from sslkit.lessons.session import fit_all
 from sslkit.lessons.studies.tools import DIGITS, Rows, labeled
-from sslkit.methods import FixMatch, Method, Supervised
+from sslkit.methods import FixedLabels, FixMatch, Method, Supervised
 from sslkit.training import Config, DataSpec
 
 
@@ -22,20 +24,29 @@ class Strength(FixMatch):
         self.magnitude, self.views = magnitude, ("weak", f"strong:{magnitude}")
 
 
+def labels_alone(data: SSLData) -> SSLData:
+    """The data with its labelled images in the place of the unlabelled ones, their labels known: FixedLabels then learns
+    weak and strong views of the labelled images, and sees no other."""
+    return replace(data, unlabeled=data.labeled, pseudo=data.known)
+
+
 def variants(methods: Mapping[object, Method], column: str, labels: int, seeds: Sequence[int], steps: int,
              source: DataSpec) -> Rows:
     """A row a method and seed, its name in `column`: test accuracy; of the pseudo-labels at the last evaluation
     the share kept, and the shares that are right of the kept ones and of all."""
-    runs = fit_all({(name, seed): (method, labeled(source, labels, seed), Config(seed=seed, steps=steps))
-                    for seed in seeds for name, method in methods.items()})
+    data = {seed: labeled(source, labels, seed) for seed in seeds}
+    runs = fit_all({(name, seed): (
+        method, labels_alone(data[seed]) if isinstance(method, FixedLabels) else data[seed],
+        Config(seed=seed, steps=steps)) for seed in seeds for name, method in methods.items()})
     names = {"kept": "mask_rate", "kept_right": "pseudo_label_acc", "all_right": "pseudo_label_acc_all"}
     return [{column: name, "seed": seed, "labels": labels, "steps": steps, "test_acc": run.result["test_acc"],
              **{short: run.metrics[-1].get(key) for short, key in names.items()}} for (name, seed), run in runs.items()]
 
 
 def fixmatch_parts(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS) -> Rows:
-    """Labels alone; pseudo-labels learnt on the same view; FixMatch without a threshold; FixMatch."""
-    methods = {"labels only": Supervised(), "the same view": SameView(), "no threshold": FixMatch(tau=0.0),
+    """Labels alone, also with strong views; pseudo-labels learnt on the same view; FixMatch without a threshold;
+    FixMatch."""
+    methods = {"labels only": Supervised(), "labels only, strong views": FixedLabels(), "the same view": SameView(), "no threshold": FixMatch(tau=0.0),
                "FixMatch": FixMatch()}
     return variants(methods, "method", labels, seeds, steps, source)
 
