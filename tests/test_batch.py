@@ -234,7 +234,7 @@ def test_pages_lead_to_each_other_in_the_order_of_the_course(tmp_path):
 
 
 SLIDER = {"axes": [{"name": "tau", "labels": ["0.5", "0.9"], "start": 1}, {"name": "t", "labels": ["1", "2", "3"], "start": 0}],
-          "frames": ["Zg==", "Zh==", "Zi==", "Zj==", "Zk==", "Zl=="], "kind": "png", "alts": [f"at {k}" for k in range(6)]}
+          "frames": ["Zg==", "Zh==", "Zi==", "Zj==", "Zk==", "Zl=="], "kinds": ["image/png"] * 6, "alts": [f"at {k}" for k in range(6)]}
 SVG = "<svg xmlns='http://www.w3.org/2000/svg'/>"
 
 
@@ -253,7 +253,7 @@ def a_lesson() -> list:
 
 
 def test_a_page_has_sliders_folds_alternative_texts_and_no_hidden_cell(tmp_path):
-    from sslkit.lessons import widgets
+    from sslkit.lessons.widgets import frames as widgets
 
     assert widgets.FRAMES == lesson.FRAMES, "a room below may not be asked"
     page = exported(tmp_path, *a_lesson())

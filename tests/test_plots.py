@@ -19,7 +19,7 @@ from sslkit.training import metrics
 
 
 def pixels(figure):
-    return np.asarray(Image.open(io.BytesIO(figure.png())).convert("RGB"), dtype=int)
+    return np.asarray(Image.open(io.BytesIO(figure.encoded()[1])).convert("RGB"), dtype=int)
 
 
 IMAGES = torch.arange(5 * 64, dtype=torch.uint8).view(5, 1, 8, 8)
@@ -79,7 +79,7 @@ def test_a_figure_shows_itself_with_a_text(name):
                      if text.get_text() and low <= place <= high]
             assert len(set(names)) == len(names) or axis.get_ylabel() == "images (log)", "a tick for each name"
             assert all("." not in name and int(name.rstrip("%")) <= 100 for name in names if name.endswith("%"))
-    assert FIGURES[name]().png() == FIGURES[name]().png(), "the same input gives the same bytes"
+    assert FIGURES[name]().encoded()[1] == FIGURES[name]().encoded()[1], "the same input gives the same bytes"
     assert dict(matplotlib.rcParams) == before and not matplotlib._pylab_helpers.Gcf.get_all_fig_managers()
 
 
@@ -92,7 +92,7 @@ def test_a_picture_with_a_palette_shows_the_same(name):
     difference = np.abs(pixels(FIGURES[name]()) - np.asarray(full, dtype=int))
     near = difference.mean() < 1 and np.quantile(difference, 0.999) <= 16            # of 255
     assert difference.max() == 0 if full.getcolors(PALETTE) else near
-    assert len(FIGURES[name]().png()) < len(drawn.getvalue())
+    assert len(FIGURES[name]().encoded()[1]) < len(drawn.getvalue())
 
 
 # from linear sRGB to what colour-blind people see of it (Machado, Oliveira and Fernandes 2009, severity 1)
@@ -169,7 +169,7 @@ def test_the_alternative_text_says_the_finding_or_what_the_lesson_says(draw, say
     (lambda: plots.scatter(POINTS, LABEL, "ab"), lambda: plots.scatter(POINTS, np.where(LABEL == 1, -1, 0), "ab")),
     (lambda: plots.confusion(MATRIX, "ab"), lambda: plots.confusion(MATRIX.T, "ab"))])
 def test_other_input_another_picture(a, b):
-    assert a().png() != b().png()
+    assert a().encoded()[1] != b().encoded()[1]
 
 
 def test_similarity_shows_the_most_similar_in_order_of_class_and_says_what_came_out():
@@ -282,7 +282,7 @@ def test_names_stand_beside_the_islands():
 def test_names_at_the_ends_of_lines_do_not_overlap():
     lines = {name: ([1, 2], [0.1, 0.9 + k / 1000]) for k, name in enumerate("abcd")}
     figure = plots.curves(lines, "", shaded={"e": ([1, 2], [0.9, 0.9])})
-    figure.png()
+    figure.encoded()[1]
     boxes = sorted((text.get_window_extent() for text in figure.axes[0].texts), key=lambda box: box.y0)
     assert len(boxes) == 5 and all(low.y1 < high.y0 + 8 for low, high in itertools.pairwise(boxes))
 

@@ -68,7 +68,7 @@ def shared(tmp_path_factory):
     return str(tmp_path_factory.mktemp("studies"))
 
 
-SMALL = {"fixmatch_parts": ({}, 4), "fixmatch_strength": ({"magnitudes": (0, 0.5)}, 2), "simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
+SMALL = {"fixmatch_parts": ({}, 5), "fixmatch_strength": ({"magnitudes": (0, 0.5)}, 2), "methods": ({"amounts": (20, 40)}, 12), "simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
          "kd_fixmatch_noise": ({"rates": (0, 0.4)}, 2), "kd_fixmatch_labels": ({}, 4),
          "kd_fixmatch_mistakes": ({}, 1), "kd_fixmatch_clusterings": ({}, 5),
          "kd_fixmatch_thresholds": ({"selects": (0.8, 0.95), "taus": (0.8, 0.95)}, 4), "hdl_gains": ({"imbalances": (20,)}, 5),

@@ -36,7 +36,7 @@ MATH_ATTRIBUTES = {"accent", "columnalign", "columnspacing", "display", "display
                    "linethickness", "mathsize", "mathvariant", "movablelimits", "rowspacing", "rspace", "scriptlevel",
                    "stretchy", "width"}
 MARK = "\ue000"                      # around the number of a formula while the text about it is sanitised
-KINDS = {"image/svg+xml": "svg", "image/png": "png"}
+KINDS = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 LARGE = 1_500_000                    # bytes of a page, from which on it says which picture is the largest
 
 
@@ -175,13 +175,12 @@ class Writer:
                  "width": width}
         frames = data.get(FRAMES, {})
         if frames and len(frames["frames"]) == prod(len(axis["labels"]) for axis in frames["axes"]):
-            kind = {name: kind for kind, name in KINDS.items()}[frames["kind"]]
             start = 0
             for axis in frames["axes"]:
                 start = start * len(axis["labels"]) + axis["start"]
             alts = frames.get("alts") or [alt] * len(frames["frames"])
             pictures = [{"src": data_link(kind, content_of(kind, frame)), "alt": alts[k] or alt, "width": width}
-                        for k, frame in enumerate(frames["frames"])]
+                        for k, (kind, frame) in enumerate(zip(frames["kinds"], frames["frames"]))]
             block |= {"kind": "frames", "axes": frames["axes"], "frames": pictures, "start": start}
         self.sizes.append(sum(len(one["src"]) for one in block.get("frames", [block])))
         return block
@@ -210,7 +209,7 @@ def export(lesson: Lesson, nb: NotebookNode, out: Path, course: Sequence[Lesson]
     course: the lessons that are exported too, in the order in which one reads them. Returns a note if the page is
     large, else nothing.
     """
-    own = re.compile(re.escape(lesson.name) + r"-\d+\.(png|svg)")
+    own = re.compile(re.escape(lesson.name) + r"-\d+\.(png|svg|jpg)")
     stale = {path for path in (out / "figures").iterdir() if own.fullmatch(path.name)}
     lesson.figures, lesson.cover = [], 0
     writer = Writer(lesson, out, {one.name for one in course} | {lesson.name})

@@ -20,8 +20,9 @@ PIECE = 64                        # images that a worker takes at once
 SMALLEST = 8                      # pixels a side of an image that shows anything
 
 
-def decode(path: str | Path, size: int) -> np.ndarray:
-    """An image file's central square, (3, size, size) uint8, converted as read_folder() says. Raises as Pillow does."""
+def picture_in(path: str | Path, size: int) -> Image.Image:
+    """An image file in RGB, as read_folder() converts it but whole; large JPEGs are decoded small, to `size` pixels a
+    side or more. Raises as Pillow does."""
     if not stat.S_ISREG(os.stat(path).st_mode):     # opening a pipe would wait for whoever writes into it
         raise ValueError("it is not a regular file")
     suffix = Path(path).suffix.lower()
@@ -43,8 +44,15 @@ def decode(path: str | Path, size: int) -> np.ndarray:
     side = min(image.size)
     if side < SMALLEST:
         raise ValueError(f"it has {image.width} x {image.height} pixels, fewer than {SMALLEST} on a side")
+    return image.convert("RGB")
+
+
+def decode(path: str | Path, size: int) -> np.ndarray:
+    """An image file's central square, (3, size, size) uint8, converted as read_folder() says. Raises as Pillow does."""
+    image = picture_in(path, size)
+    side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.convert("RGB").crop((left, top, left + side, top + side))
+    image = image.crop((left, top, left + side, top + side))
     if side != size:
         image = image.resize((size, size), Image.Resampling.BICUBIC)     # antialiased
     return np.asarray(image).transpose(2, 0, 1)
@@ -148,12 +156,20 @@ def read_pictures(path: str | Path, *, size: int = 32, skip_bad_images: bool = F
     All y are -1, there are no classes, and test_images is (0, 3, size, size). A folder train/ or test/ is one like any
     other. InputError: no folder, no image in it, a bad image.
     """
-    base = _folder(path, "the images")
-    paths, ignored = _images(base)
-    require(bool(paths), f"{base} holds no images ({' '.join(SUFFIXES)}), and no folder below it does")
+    base, files, ignored = list_pictures(path)
+    paths = [os.path.join(base, file) for file in files]
     none = np.empty(0, np.int64)
     return _read("pictures", base, (paths, np.full(len(paths), -1), [], none, ()), ignored, size, skip_bad_images,
                  progress)
+
+
+def list_pictures(path: str | Path) -> tuple[Path, list[str], int]:
+    """The folder, absolute; its image files at any depth in the order of names, as paths from there; how many other
+    files there are. InputError: no folder, no image in it."""
+    base = _folder(path, "the images")
+    paths, ignored = _images(base)
+    require(bool(paths), f"{base} holds no images ({' '.join(SUFFIXES)}), and no folder below it does")
+    return base, [os.path.relpath(path, base) for path in paths], ignored
 
 
 def _read(kind: str, base: Path, parts: tuple, ignored: int, size: int, skip_bad_images: bool,

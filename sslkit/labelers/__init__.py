@@ -10,5 +10,6 @@ from sslkit.labelers.clusters import dec, labeled_centers, sharpened, soft_assig
 from sslkit.labelers.from_files import label
 from sslkit.labelers.hdl import KS, Mode, delta, hdl, one_shot
 from sslkit.labelers.neighbors import Metric
-from sslkit.labelers.quality import by_class, class_growth, label_quality, precision_curve
+from sslkit.labelers.picking import at_random, typical
+from sslkit.labelers.quality import by_chance, by_class, class_growth, interval, label_quality, precision_curve
 from sslkit.labelers.trusted import cluster_agree, confident

@@ -51,11 +51,11 @@ def with_graphs(embeddings: Tensor, y: Tensor, progress: Progress | None = None)
 
 
 def choose_labeler(embeddings: Tensor, y: Tensor, candidates: Mapping[str, Labeler],
-                   progress: Progress | None = None) -> Choice:
+                   progress: Progress | None = None, repeats: int = REPEATS) -> Choice:
     """The first labeler that finds hidden labels as well as the best, as far as they can tell.
 
     embeddings (n, d), y (n,) int64, -1 unknown; candidates: labelers by name, the preferred first. FOLDS parts of the
-    labels are hidden in turn, drawn REPEATS times. found: the share of hidden labels found, behind: by how much it is
+    labels are hidden in turn, drawn `repeats` times. found: the share of hidden labels found, behind: by how much it is
     smaller than the best one's. Their standard errors are those of a mean over the hidden rows, of each row's share of
     hits, or of its difference. Taken is the first labeler that is behind by no more than the error of that.
     If most classes have a single label, nothing is tried and the first candidate is taken.
@@ -64,7 +64,7 @@ def choose_labeler(embeddings: Tensor, y: Tensor, candidates: Mapping[str, Label
     if (counts == 1).sum() * 2 > (counts > 0).sum():
         return Choice(first, f"most classes have a single label, too few to choose by: {first} is taken; label two "
                       "rows of each class or more", [])
-    parts, hits = hidden_folds(y, REPEATS), {name: np.zeros(len(y)) for name in candidates}
+    parts, hits = hidden_folds(y, repeats), {name: np.zeros(len(y)) for name in candidates}
     for at, part in enumerate(parts):
         shown = y.clone()
         shown[part] = -1
@@ -73,7 +73,7 @@ def choose_labeler(embeddings: Tensor, y: Tensor, candidates: Mapping[str, Label
         if progress:
             progress(at + 1, len(parts), "labelers tried on hidden labels:")
     rows = np.unique(np.concatenate(parts))
-    share = {name: hit[rows] / REPEATS for name, hit in hits.items()}
+    share = {name: hit[rows] / repeats for name, hit in hits.items()}
     best = max(share, key=lambda name: share[name].mean())
 
     def error(values: np.ndarray) -> float:

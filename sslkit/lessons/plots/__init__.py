@@ -7,4 +7,5 @@ from sslkit.lessons.plots.curves import coverage, curves, growth, panels, spread
 from sslkit.lessons.plots.figure import COLORS, STYLE, Figure, bare, new, styled
 from sslkit.lessons.plots.how import how
 from sslkit.lessons.plots.images import image_grid, picture, scatter, scatters, similarity
+from sslkit.lessons.plots.photographs import intervals, picture_map
 from sslkit.lessons.plots.plane import plane

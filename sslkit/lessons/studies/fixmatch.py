@@ -1,11 +1,11 @@
-"""Studies of FixMatch: what each of its parts brings, and how strong the strong view should be."""
+"""Studies of FixMatch: its relatives beside it, what each of its parts brings, how strong the strong view should be."""
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sslkit.data import SSLData
 from sslkit.lessons.session import fit_all
 from sslkit.lessons.studies.tools import DIGITS, Rows, labeled
-from sslkit.methods import FixedLabels, FixMatch, Method, Supervised
+from sslkit.methods import ALL, FixedLabels, FixMatch, Method, Supervised
 from sslkit.training import Config, DataSpec
 
 
@@ -25,8 +25,8 @@ class Strength(FixMatch):
 
 
 def labels_alone(data: SSLData) -> SSLData:
-    """The data with its labelled images in the place of the unlabelled ones, their labels known: FixedLabels then learns
-    weak and strong views of the labelled images, and sees no other."""
+    """The data with its labelled images in the place of the unlabelled ones, their labels known: FixedLabels then
+    learns weak and strong views of the labelled images, and sees no other."""
     return replace(data, unlabeled=data.labeled, pseudo=data.known)
 
 
@@ -46,8 +46,8 @@ def variants(methods: Mapping[object, Method], column: str, labels: int, seeds: 
 def fixmatch_parts(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS) -> Rows:
     """Labels alone, also with strong views; pseudo-labels learnt on the same view; FixMatch without a threshold;
     FixMatch."""
-    methods = {"labels only": Supervised(), "labels only, strong views": FixedLabels(), "the same view": SameView(), "no threshold": FixMatch(tau=0.0),
-               "FixMatch": FixMatch()}
+    methods = {"labels only": Supervised(), "labels only, strong views": FixedLabels(),
+               "the same view": SameView(), "no threshold": FixMatch(tau=0.0), "FixMatch": FixMatch()}
     return variants(methods, "method", labels, seeds, steps, source)
 
 
@@ -55,3 +55,11 @@ def fixmatch_strength(labels: int, seeds: Sequence[int], steps: int, source: Dat
                       magnitudes: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0)) -> Rows:
     """FixMatch with strong views of one magnitude each."""
     return variants({m: Strength(m) for m in magnitudes}, "magnitude", labels, seeds, steps, source)
+
+
+def methods_compared(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS,
+                     amounts: Sequence[float] = ()) -> Rows:
+    """Every method that trains alone on this data, with `labels` labelled images, or with each of these amounts."""
+    methods = {kind.__name__: kind() for kind in ALL if kind.standalone and not (source.encoder and kind.pixels)}
+    return [row for amount in amounts or (labels,)
+            for row in variants(methods, "method", int(amount), seeds, steps, source)]

@@ -73,12 +73,12 @@ def stored(draw: Callable[..., Figure], axes: dict[str, Axis]) -> tuple[dict, di
     frames = {at: shown(draw, {name: each.options[k] for (name, each), k in zip(axes.items(), at)}, small=True)
               for at in itertools.product(*places)}
     data, metadata, _ = shown(draw, {name: each.options[each.start] for name, each in axes.items()})
-    svg = any("image/svg+xml" in frame for frame, *_ in frames.values())
+    kinds = [next((kind for kind in frame if kind.startswith("image/")), "") for frame, *_ in frames.values()]
     return data | {FRAMES: {
         "axes": [{"name": name, "labels": [each.labels[k] for k in at], "start": at.index(each.start)}
                  for (name, each), at in zip(axes.items(), places)],
-        "frames": [frame.get("image/svg+xml" if svg else "image/png", "") for frame, *_ in frames.values()],
-        "kind": "svg" if svg else "png", "alts": [alt for *_, alt in frames.values()]}}, metadata
+        "frames": [frame.get(kind, "") for kind, (frame, *_) in zip(kinds, frames.values())], "kinds": kinds,
+        "alts": [alt for *_, alt in frames.values()]}}, metadata
 
 
 def control(name: str, each: Axis, play: bool) -> tuple[SelectionSlider, SelectionSlider | HBox]:
