@@ -1,5 +1,6 @@
 """Every lesson in JupyterLab in a real browser: it runs, shows no error, and each slider changes its picture."""
 import ast
+import csv
 import os
 import re
 import shutil
@@ -11,13 +12,20 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-8][0-9]_*.ipynb"))         # the tables, 90 and more, move nothing
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 ERROR = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (Debian: apt-get install chromium)")]
+
+
+class Address(str):
+    """Where JupyterLab answers, and the folder that it shows."""
+    folder: Path
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +45,8 @@ def lab(tmp_path_factory):
     server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ip=127.0.0.1", "--allow-root",
                                "--IdentityProvider.token=", "--LabApp.news_url=None", "--LabApp.expose_app_in_browser=True"],
                               cwd=folder, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
+    address = Address(f"http://127.0.0.1:{port}")
+    address.folder = folder
     try:
         for _ in range(240):
             try:
@@ -52,6 +61,32 @@ def lab(tmp_path_factory):
         server.terminate()
         server.wait(20)
         log.close()
+
+
+@pytest.fixture
+def to_label(lab, tmp_path):
+    """to_label(classes) -> a notebook in JupyterLab that asks for labels of sixty of eighty pictures, two of them with odd names; the
+    pictures' folder; what its file of labels says, in order."""
+    folder, rng = tmp_path / "it's für Katzen", np.random.default_rng(0)
+    folder.mkdir()
+    for k in range(80):
+        Image.fromarray(rng.integers(0, 255, (40, 30 + k, 3)).astype(np.uint8)).save(folder / (f"Käse's {k:02}.png" if k % 9 == 0 else f"{k:02}.png"))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+
+    def make(classes):
+        source = f"""from sslkit.lessons import Photos, label_pictures
+photos = Photos({str(folder)!r}, {classes!r})
+photos.embed("efficientnet-lite0", 32, views=0)
+label_pictures(photos, photos.first(40, 20))"""
+        kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel)
+        nbformat.write(notebook, lab.folder / "to_label.ipynb")
+        return "to_label.ipynb"
+
+    def said():
+        with open(folder / "sslkit_labels.csv", newline="") as file:
+            return [(row["file"], row["label"]) for row in csv.DictReader(file)]
+    return make, said
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +160,87 @@ def test_lesson_runs_and_its_sliders_move_their_pictures(lab, browser, lesson):
     page.close()
     assert not errors, "\n".join(errors)[-3000:]
     cells = [ast.parse(cell.source) for cell in nbformat.read(lesson, as_version=4).cells if cell.cell_type == "code"]
-    calls = [node for cell in cells for node in ast.walk(cell) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    always = [line for cell in cells for line in cell.body if not isinstance(line, ast.If)]        # else: once somebody has labelled
+    calls = [node for line in always for node in ast.walk(line) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     several = [len(call.keywords) for call in calls if call.func.id == "sliders"]
     assert sliders == sum(several) + sum(call.func.id == "slider" for call in calls)
+
+
+def shown(page) -> str:
+    return page.locator(".jp-OutputArea .widget-html img").first.get_attribute("alt")
+
+
+def press(page, name, done):
+    """Click the button `name`, and wait until the widget says how many are done; the file that was shown."""
+    file = shown(page)
+    page.get_by_role("button", name=name, exact=True).click()
+    page.get_by_text(f"{done} of 60", exact=True).wait_for(timeout=20_000)
+    return file
+
+
+def test_sixty_clicks_are_sixty_rows_and_a_restart_goes_on(lab, browser, to_label):
+    make, said = to_label
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    run_all(page, lab, make("cat, dog"))
+    page.get_by_text("0 of 60", exact=True).wait_for()
+    clicks = [(press(page, name, k), name) for k, name in enumerate(["cat", "dog"] * 12 + ["cat"], 1)]
+    assert said() == clicks and len({file for file, _ in clicks}) == 25
+    page.get_by_role("button", name="back", exact=True).click()
+    page.get_by_text("24 of 60", exact=True).wait_for()
+    assert shown(page) == clicks[-1][0] and said() == clicks[:-1]
+    clicks[-1] = (press(page, "dog", 25), "dog")
+    page.get_by_label("another class").fill("bird")
+    page.get_by_role("button", name="add", exact=True).click()
+    page.get_by_role("button", name="bird", exact=True).wait_for()
+    clicks.append((press(page, "bird", 26), "bird"))
+    for k in (26, 27):                                               # the page is loaded anew; then the kernel dies too
+        if k == 27:
+            page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+        run_all(page, lab, "to_label.ipynb")
+        page.get_by_text(f"{k} of 60", exact=True).wait_for()
+        clicks.append((press(page, "bird", k + 1), "bird"))
+    clicks += [(press(page, name, k), name) for k, name in enumerate(["dog", "bird"] * 16, 29)]
+    page.get_by_text("all done", exact=False).first.wait_for()
+    assert said() == clicks and len({file for file, _ in clicks}) == 60
+    page.close()
+
+
+def test_sixty_by_keyboard_and_ten_within_a_second(lab, browser, to_label):
+    make, said = to_label
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    run_all(page, lab, make("cat, dog"))
+    page.get_by_text("0 of 60", exact=True).wait_for()
+    began = time.monotonic()
+    page.evaluate("""() => { const dog = [...document.querySelectorAll("button")].find(b => b.textContent.trim() === "dog");
+                             for (let k = 0; k < 10; k++) dog.click(); }""")
+    assert time.monotonic() - began < 1
+    page.get_by_text("10 of 60", exact=True).wait_for()
+    assert [label for _, label in said()] == ["dog"] * 10
+    page.get_by_role("button", name="cat", exact=True).focus()
+    for k in range(11, 61):
+        file, name = shown(page), ("cat", "dog")[k % 2]
+        page.keyboard.press("Tab" if name == "dog" else "Shift+Tab") if k > 11 or name == "dog" else None
+        assert page.evaluate("document.activeElement.textContent.trim()") == name
+        page.keyboard.press("Enter")
+        page.get_by_text(f"{k} of 60", exact=True).wait_for(timeout=20_000)
+        assert said()[-1] == (file, name)
+    assert len({file for file, _ in said()}) == 60
+    page.close()
+
+
+@pytest.mark.parametrize("width", [420, 1024])
+def test_every_control_has_a_name_and_fits(lab, browser, to_label, width):
+    make, _ = to_label
+    long = ", ".join(f"a class with a rather long name {k}" for k in range(11))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    run_all(page, lab, make(long))
+    page.get_by_text("0 of 60", exact=True).wait_for()
+    output = page.locator(".jp-OutputArea-output").last
+    for control in output.locator("button, input, select").all():
+        assert control.evaluate("e => e.textContent.trim() || e.title || e.placeholder || (e.labels && e.labels.length)")
+        box, room = control.bounding_box(), output.bounding_box()
+        assert box["x"] + box["width"] <= room["x"] + room["width"] + 1, control.evaluate("e => e.outerHTML")
+    page.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslkit.data import Mark, Marks, features, list_pictures, load, near_copies, picture_in, sample_pictures
-from sslkit.errors import choose, require
-from sslkit.files import cannot_write, write_file
+from sslkit.data import Mark, Marks, SSLData, features, list_pictures, load, near_copies, picture_in, sample_pictures
+from sslkit.errors import InputError, choose, require
+from sslkit.files import cannot_write, digest, write_file
 from sslkit.labelers import Labeler, at_random, typical
 from sslkit.lessons import plots
 from sslkit.lessons.session import redraw, watched
@@ -199,6 +200,22 @@ class Photos:
         if missing:
             print(f"note: no check picture is of {', '.join(missing)}: `sslkit train --data folder:` needs one of each")
         return out
+
+
+def photographs(name: str, download: bool = False, most: int = 4000, test: int = 2000) -> SSLData:
+    """The data set `name` (cifar10, folder:PATH ...), or `most` of its training images and `test` of its test images,
+    drawn at random, always the same. Where it is not there: tiles of scikit-learn's two photographs, and a sentence."""
+    try:
+        data = load(name, download=download)
+    except InputError as missing:
+        print(f"{missing}\nUntil then the live parts of this lesson take tiles of two photographs.")
+        data = load(f"folder:{sample_pictures()}", size=64)
+    g = torch.Generator().manual_seed(0)
+    rows, test_rows = (torch.randperm(n, generator=g)[:some].sort().values for n, some in (
+        (len(data.y), most), (len(data.test_y), test)))
+    return replace(data, images=data.images[rows], y=data.y[rows], test_images=data.test_images[test_rows],
+                   test_y=data.test_y[test_rows], unlabeled=torch.arange(len(rows)), info={},
+                   digest=digest([data.digest, rows.tolist(), test_rows.tolist()]))
 
 
 def right_of(found: PseudoLabels, truth: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Labeling:
         self.classes = Box(layout=ROW)
         self.skip, self.back = (Button(description=name, tooltip=why, layout={"width": "auto"}) for name, why in (
             ("skip", "no label for this picture"), ("back", "take the last label back")))
-        self.new = Text(placeholder="another class", tooltip="another class", layout={"width": "180px"})
+        self.new = Text(description="another class", style={"description_width": "initial"}, layout={"width": "240px"})
         self.add = Button(description="add", tooltip="add this class", layout={"width": "auto"})
         self.skip.on_click(lambda _: self.mark(""))
         self.back.on_click(lambda _: self.undo())

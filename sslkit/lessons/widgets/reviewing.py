@@ -28,8 +28,9 @@ class Reviewing:
         self.next = Button(description="these are right, next", tooltip="keep what is chosen, and show the next page",
                            button_style="primary", layout={"width": "auto"})
         self.said = HTML()
-        self.cells = [VBox([HTML(), Dropdown(options=photos.classes, layout={"width": "112px"})],
-                           layout={"width": "120px", "margin": "2px"}) for _ in range(PAGE)]
+        self.cells = [VBox([HTML(), Dropdown(options=photos.classes, description="is", layout={"width": "116px"},
+                                                style={"description_width": "initial"})],
+                           layout={"width": "124px", "margin": "2px"}) for _ in range(PAGE)]
         self.grid = Box(layout=ROW)
         self.box = VBox([HBox([self.order, self.only, self.next], layout=ROW), self.said, self.grid])
         for control in (self.order, self.only):
