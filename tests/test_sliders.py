@@ -114,7 +114,7 @@ def test_without_a_viewer_a_picture_and_frames_of_each_value(monkeypatch):
     frames = bundle["frames"]
     assert len(frames) == 6 == len(bundle["alts"]) and all(frames[:3]) and frames[3:] == [""] * 3
     assert bundle["alts"][3] == "13 has no picture, choose another number"
-    (kind,) = set(bundle["kinds"])
+    (kind,) = set(bundle["kinds"][:3])
     assert "12" in bundle["alts"][0]
     if kind == "image/png":
         sizes = [Image.open(io.BytesIO(base64.b64decode(png))).size for png in (frames[1], data[kind])]

@@ -68,7 +68,7 @@ def shared(tmp_path_factory):
     return str(tmp_path_factory.mktemp("studies"))
 
 
-SMALL = {"fixmatch_parts": ({}, 5), "fixmatch_strength": ({"magnitudes": (0, 0.5)}, 2), "methods": ({"amounts": (20, 40)}, 12), "simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
+SMALL = {"fixmatch_parts": ({}, 5), "fixmatch_strength": ({"magnitudes": (0, 0.5)}, 2), "methods": ({"amounts": (20, 40)}, 12), "thresholds": ({"taus": (0.5,)}, 4), "simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
          "kd_fixmatch_noise": ({"rates": (0, 0.4)}, 2), "kd_fixmatch_labels": ({}, 4),
          "kd_fixmatch_mistakes": ({}, 1), "kd_fixmatch_clusterings": ({}, 5),
          "kd_fixmatch_thresholds": ({"selects": (0.8, 0.95), "taus": (0.8, 0.95)}, 4), "hdl_gains": ({"imbalances": (20,)}, 5),
@@ -101,7 +101,7 @@ def test_every_study_is_tested_and_has_its_whole_grid():
     defaults = {name: [len(p.default) for p in inspect.signature(study).parameters.values() if isinstance(p.default, tuple)]
                 for name, study in studies.STUDIES.items()}
     assert {name: sizes for name, sizes in defaults.items() if sizes} == {
-        "fixmatch_strength": [5], "simmatch_sweep": [6, 6], "kd_fixmatch_noise": [4], "kd_fixmatch_thresholds": [4, 3], "hdl_gains": [2]}
+        "fixmatch_strength": [5], "methods": [0], "thresholds": [0, 4], "simmatch_sweep": [6, 6], "kd_fixmatch_noise": [4], "kd_fixmatch_thresholds": [4, 3], "hdl_gains": [2]}
 
 
 def test_the_command_writes_the_table(runs, tmp_path, monkeypatch, sslkit):

@@ -4,7 +4,12 @@
 Runs that the store has are found. So a study continues where it was stopped, and two that share runs train them once.
 Each study takes `source`, the data set, digits unless another is given: features of photographs too.
 """
-from sslkit.lessons.studies.fixmatch import fixmatch_parts, fixmatch_strength, methods_compared
+from sslkit.lessons.studies.fixmatch import (
+    fixmatch_parts,
+    fixmatch_strength,
+    methods_compared,
+    thresholds_compared,
+)
 from sslkit.lessons.studies.hdl import hdl_evaluations, hdl_gains, three_labels
 from sslkit.lessons.studies.kd_fixmatch import (
     WEAK_LABELS,
@@ -22,6 +27,7 @@ from sslkit.lessons.studies.tools import labeled
 
 STUDIES = {
     "fixmatch_parts": fixmatch_parts, "fixmatch_strength": fixmatch_strength, "methods": methods_compared,
+    "thresholds": thresholds_compared,
     "simmatch_sweep": simmatch_sweep, "kd_fixmatch_methods": kd_methods, "kd_fixmatch_noise": kd_noise,
     "kd_fixmatch_mistakes": kd_mistakes, "kd_fixmatch_thresholds": kd_thresholds,
     "kd_fixmatch_labels": kd_labels, "kd_fixmatch_clusterings": kd_clusterings, "kd_fixmatch_encoders": kd_encoders,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from sslkit.data import SSLData
 from sslkit.lessons.session import fit_all
 from sslkit.lessons.studies.tools import DIGITS, Rows, labeled
-from sslkit.methods import ALL, FixedLabels, FixMatch, Method, Supervised
+from sslkit.methods import ALL, FixedLabels, FixMatch, FreeMatch, Method, Supervised
 from sslkit.training import Config, DataSpec
 
 
@@ -61,5 +61,15 @@ def methods_compared(labels: int, seeds: Sequence[int], steps: int, source: Data
                      amounts: Sequence[float] = ()) -> Rows:
     """Every method that trains alone on this data, with `labels` labelled images, or with each of these amounts."""
     methods = {kind.__name__: kind() for kind in ALL if kind.standalone and not (source.encoder and kind.pixels)}
+    return [row for amount in amounts or (labels,)
+            for row in variants(methods, "method", int(amount), seeds, steps, source)]
+
+
+def thresholds_compared(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS,
+                        amounts: Sequence[float] = (), taus: Sequence[float] = (0.0, 0.5, 0.8, 0.95)) -> Rows:
+    """Labels alone; FixMatch at several thresholds; FreeMatch, whose threshold moves, with and without its fairness
+    loss. With `labels` labelled images, or with each of these amounts."""
+    methods = {"labels only": Supervised()} | {f"FixMatch, tau {tau:g}": FixMatch(tau=tau) for tau in taus} | {
+        "FreeMatch": FreeMatch(), "FreeMatch, no fairness": FreeMatch(lambda_f=0.0)}
     return [row for amount in amounts or (labels,)
             for row in variants(methods, "method", int(amount), seeds, steps, source)]
