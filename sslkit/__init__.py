@@ -13,7 +13,7 @@ The rooms, each importing only from those above it:
     training/    what a run is, the loop, a run on disk and what names it, recipes of several runs
     papers/      the papers' tables, ours beside them
     batch/       many runs and notebooks at a time, and the page they leave
-    lessons/     what notebooks import: session, plots, widgets, exercises, studies
+    lessons/     what notebooks import: session, plots, widgets, exercises, studies, a folder of photographs
     cli/         the command line
 """
 __version__ = "0.1.0"

@@ -1,4 +1,5 @@
-"""What notebooks import: a lesson's session (parameters, runs, kept tables), plots, widgets, exercises, the studies."""
+"""What notebooks import: a lesson's session (parameters, runs, kept tables), plots, widgets, exercises, the studies, a
+folder of photographs."""
 from sslkit.errors import choose, require
 from sslkit.lessons import plots, studies
 from sslkit.lessons.exercises import Exercise, exercise, guess_first, reveal
