@@ -42,7 +42,7 @@ class Figure(MatplotlibFigure):
         pixels, file = np.asarray(canvas.buffer_rgba())[..., :3], io.BytesIO()
         image = Image.fromarray(pixels)
         if not image.getcolors(8192):            # it has more: photographs
-            image.save(file, "JPEG", quality=80)
+            image.save(file, "JPEG", quality=72)
             return "image/jpeg", file.getvalue()
         codes, places = np.unique(pixels @ BYTES, return_inverse=True)
         colors = palette = codes[:, None] // BYTES % 256
