@@ -51,7 +51,7 @@ def image_grid(rows: Mapping[str, Sequence], titles: Sequence[str] | Mapping[str
 
 def scatter(points, label, classes: Sequence[str], *, title: str = "", **options) -> Figure:
     """One map of points (n, 2), coloured by label (n,); the rest as in scatters()."""
-    return scatters({title: points}, label, classes, **{"size": (7.2, 5.4)} | options)
+    return scatters({title: points}, label, classes, **{"size": (6.8, 5.1)} | options)
 
 
 @styled
