@@ -17,7 +17,7 @@ from sslkit.data import Mark, Marks, load, sample_pictures
 from sslkit.data.marks import NAME
 from sslkit.errors import InputError
 from sslkit.labelers import at_random, by_chance, interval, logistic, typical
-from sslkit.lessons import Photos, label_pictures, photographs, review, right_of
+from sslkit.lessons import Photos, label_pictures, photographs, review, right_of, umap_map
 from sslkit.lessons.widgets.labeling import Labeling
 from sslkit.lessons.widgets.reviewing import PAGE, Reviewing, reviewed, to_review
 from sslkit.records import PseudoLabels
@@ -277,3 +277,12 @@ def test_right_of_counts_the_rows_whose_truth_is_known(small):
 def test_a_path_with_a_tilde(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     assert Photos("~/photos").folder == Path(os.path.expanduser("~/photos"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 16])
+def test_a_map_of_few_pictures_keeps_their_distances(n, runs):
+    points = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
+    points[:, 2:] = 0
+    found = umap_map(points)
+    apart = lambda x: np.linalg.norm(x[:, None] - x, axis=2)      # noqa: E731
+    assert found.shape == (n, 2) and np.allclose(apart(found), apart(points), atol=1e-5)

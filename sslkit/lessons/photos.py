@@ -91,7 +91,7 @@ class Photos:
         self.__dict__.pop("copies", None)
         bad, twice = data.info["skipped"], int((self.copies >= 0).sum())
         print(f"{len(self.files):,} pictures, {self.data.features.dim} numbers each by {made.name}"
-              f"{f'; {bad} files cannot be read' * bool(bad)}{f'; {twice} are near copies of another' * bool(twice)}")
+              f"{f'; cannot be read: {bad}' * bool(bad)}{f'; near copies of another: {twice}' * bool(twice)}")
         return self.z
 
     @property

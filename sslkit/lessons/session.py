@@ -212,8 +212,11 @@ def kept(name: str) -> list[dict[str, float | str | None]]:
 
 def umap_map(points: np.ndarray, seed: int = 0, neighbors: int = 15, min_dist: float = 0.6) -> np.ndarray:
     """UMAP of points (n, d) to (n, 2) float32, kept in the store by a hash of its input. The first call compiles for 10
-    to 20 s."""
+    to 20 s. Of fewer points than have `neighbors`, their two principal components."""
     points = np.ascontiguousarray(points, dtype=np.float32)
+    if len(points) <= neighbors + 1:
+        u, size, _ = np.linalg.svd(points - points.mean(0), full_matrices=False)
+        return np.pad(u * size, ((0, 0), (0, 2)))[:, :2]
     key = hashlib.sha256(points.tobytes() + repr((points.shape, seed, neighbors, min_dist)).encode()).hexdigest()[:16]
     path = store() / "cache" / f"umap-{key}.npy"
     try:
