@@ -76,23 +76,25 @@ class Labeling:
         self.show()
 
     def show(self, last: str = "") -> None:
-        """The first picture without a mark; one that cannot be read any more is skipped."""
+        """Show the first picture without a mark, and say how many have one."""
         todo = [file for file in self.queue if file not in self.photos.marks.by_file]
         self.file = todo[0] if todo else None
+        self.picture.value = self.drawn()               # before the text, which says that it is there
         done = f"{len(self.queue) - len(todo)} of {len(self.queue)}"
         ask = "" if self.photos.classes or not todo else " Name a class below and add it."
         self.said.value = (f"<b>{done}</b>{'.' if todo else ': all done. Run the next cells.'}{ask} "
                            f"<span style='color:#666'>{last}</span>")
+
+    def drawn(self) -> str:
+        """The picture to label, as HTML."""
         if self.file is None:
-            self.picture.value = ""
-            return
+            return ""
         try:
             image = picture_in(self.photos.folder / self.file, LARGE)
         except Exception as error:                      # Pillow raises nearly everything on damaged files
-            self.picture.value = f"{escape(self.file)} cannot be shown ({escape(str(error))}): skip it"
-            return
+            return f"{escape(self.file)} cannot be shown ({escape(str(error))}): skip it"
         image.thumbnail((LARGE, LARGE))
-        self.picture.value = as_html(image, self.file, "max-width:100%;min-height:96px;image-rendering:auto")
+        return as_html(image, self.file, "max-width:100%;min-height:96px;image-rendering:auto")
 
 
 def label_pictures(photos: Photos, queue: Mapping[str, str]) -> Labeling | None:
