@@ -94,10 +94,10 @@ class Labeling:
         except Exception as error:                      # Pillow raises nearly everything on damaged files
             return f"{escape(self.file)} cannot be shown ({escape(str(error))}): skip it"
         image.thumbnail((LARGE, LARGE))
-        return as_html(image, self.file, "max-width:100%;min-height:96px;image-rendering:auto")
+        return as_html(image, self.file, "max-width:100%;min-height:240px;object-fit:contain")
 
 
-def label_pictures(photos: Photos, queue: Mapping[str, str]) -> Labeling | None:
+def label_pictures(photos: Photos, queue: Mapping[str, str]) -> None:
     """Ask for a label of each picture in `queue` (file -> part), in its order; those that have one are not asked again.
 
     Without a viewer nobody can click, and a stand-in needs no clicks: the last pictures that have a label are shown.
@@ -106,9 +106,8 @@ def label_pictures(photos: Photos, queue: Mapping[str, str]) -> Labeling | None:
         photos.stand_in(queue)
         print("a stand-in labels: it takes the names of the folders that the pictures lie in")
     elif watched():
-        made = Labeling(photos, queue)
-        display(made.box)
-        return made
+        display(Labeling(photos, queue).box)
+        return
     marked = [file for file in queue if photos.marks.by_file.get(file, Mark("", "train")).label][-STRIP:]
     place = {file: row for row, file in enumerate(photos.files)}
     if marked:
@@ -116,7 +115,6 @@ def label_pictures(photos: Photos, queue: Mapping[str, str]) -> Labeling | None:
         display(plots.image_grid({"": [photos.data.images[place[file]] for file in marked]}, names, size=0.75))
     else:
         print("nobody has labelled a picture yet")
-    return None
 
 
 def export_button(photos: Photos, found: PseudoLabels) -> None:

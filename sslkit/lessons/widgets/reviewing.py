@@ -83,17 +83,15 @@ def reviewed(photos: Photos) -> str:
     return f"Looked at: {len(marks)} guesses, {wrong} wrong ({low:.0%} to {high:.0%} of guesses like these)."
 
 
-def review(photos: Photos, found: PseudoLabels, demo: int = PAGE) -> Reviewing | None:
+def review(photos: Photos, found: PseudoLabels, demo: int = PAGE) -> None:
     """Show the guesses of pictures that nobody has labelled, a page at a time, each with a list of the classes. What is
     kept is written to the marks. demo: how many of the surest a stand-in looks at, in all."""
     if photos.labeler == "you" and watched():
-        made = Reviewing(photos, found)
-        display(made.box)
-        return made
+        display(Reviewing(photos, found).box)
+        return
     if photos.labeler == "demo":
         done = sum(mark.part == "review" for mark in photos.marks.by_file.values())
         rows = to_review(photos, found)[:max(0, demo - done)]
         guess = [photos.classes[found.label[row]] for row in rows]
         photos.stand_in({photos.files[row]: "review" for row in rows}, guess)
     print(reviewed(photos))
-    return None
