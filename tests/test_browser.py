@@ -234,7 +234,9 @@ def test_every_control_has_a_name_and_fits(lab, browser, to_label, width):
     long = ", ".join(f"a class with a rather long name {k}" for k in range(11))
     page = browser.new_page(viewport={"width": width, "height": 900})
     run_all(page, lab, make(long))
+    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")             # else 50 of 420 pixels are left for the notebook
     page.get_by_text("0 of 60", exact=True).wait_for()
+    page.wait_for_timeout(500)
     output = page.locator(".jp-OutputArea-output").last
     for control in output.locator("button, input, select").all():
         assert control.evaluate("e => e.textContent.trim() || e.title || e.placeholder || (e.labels && e.labels.length)")
