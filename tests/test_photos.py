@@ -70,6 +70,14 @@ def test_marks_are_on_the_disk_at_once_and_read_back(folder):
     assert list(Marks(folder).by_file) == ['blue/a "quoted".png', "red/it's ümlaut 1.jpg"]
 
 
+def test_two_notebooks_on_one_folder_lose_nothing(folder):
+    one, other = Marks(folder), Marks(folder)
+    for k in range(6):
+        (one, other)[k % 2].put({f"{k}.png": Mark("x", "train")})
+    assert [row[0] for row in rows(folder)] == [f"{k}.png" for k in range(6)]
+    assert one.take_back({"5.png", "0.png"}) == "5.png" and list(Marks(folder).by_file) == [f"{k}.png" for k in range(5)]
+
+
 @pytest.mark.parametrize("content", ["", "file,label\na,b\n", "file,label,part,guess,when\na,b,nonsense,,\n", b"\xff\xfe\x00"])
 def test_a_damaged_file_of_marks_is_a_sentence_and_stays_as_it_is(folder, content):
     path = folder / NAME
@@ -206,6 +214,14 @@ def test_a_page_of_guesses_is_kept_with_its_corrections(small, folder):
     made.only.value = "blue"
     assert made.rows == [] and made.next.disabled
     assert (small.labels()[0] >= 0).sum() == PAGE + 1, "what was looked at is learnt from"
+
+
+def test_a_class_that_another_notebook_has_added_is_known(small, folder):
+    small.name_class("red")
+    Marks(folder).put({small.files[3]: Mark("green", "train")})
+    small.marks.put({small.files[4]: Mark("red", "check")})
+    y, truth = small.labels()
+    assert small.classes == ["red", "green"] and y[3] == 1 and truth[4] == 0
 
 
 def test_enough_says_what_to_do(small, capsys):

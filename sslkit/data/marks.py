@@ -26,6 +26,10 @@ class Marks:
 
     def __init__(self, folder: str | Path | None):
         self.path, self.by_file = None if folder is None else Path(folder) / NAME, {}
+        self._read()
+
+    def _read(self) -> None:
+        """Take over what the file says: another notebook may have written it since."""
         if self.path is None or not self.path.exists():
             return
         try:
@@ -40,12 +44,14 @@ class Marks:
 
     def put(self, marks: dict[str, Mark]) -> None:
         """Set these marks, last in order, and write them all. InputError, and nothing is set, if that fails."""
+        self._read()
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
         kept = {file: mark for file, mark in self.by_file.items() if file not in marks}
         self._write(kept | {file: mark._replace(when=mark.when or now) for file, mark in marks.items()})
 
     def take_back(self, files: set[str]) -> str | None:
         """Remove the last mark of one of `files`; the file, or None if none has a mark."""
+        self._read()
         last = next((file for file in reversed(self.by_file) if file in files), None)
         if last is not None:
             self._write({file: mark for file, mark in self.by_file.items() if file != last})

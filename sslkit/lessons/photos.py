@@ -46,8 +46,9 @@ class Photos:
         self.labeler = "demo" if alone or labeler == "demo" else "you"
         self.folder, self.files, self.others = list_pictures(folder or sample_pictures())
         self.marks, self.data, self.classes = Marks(self.folder if self.labeler == "you" else None), None, []
-        for name in (*classes.split(","), *self.marks.labels("train", "check", "review").values()):
+        for name in classes.split(","):
             self.name_class(name)
+        self.labels()
 
     def name_class(self, name: str) -> None:
         """Add a class, the last, if it is new: the numbers of the others stay."""
@@ -120,6 +121,8 @@ class Photos:
 
     def labels(self) -> tuple[Tensor, Tensor]:
         """(N,) int64 each, -1 unknown: the labels to learn from, given ones and reviewed ones; those to measure."""
+        for name in self.marks.labels("train", "check", "review").values():
+            self.name_class(name)                       # another notebook may have added one
         place, number = {file: k for k, file in enumerate(self.files)}, {name: c for c, name in enumerate(self.classes)}
         found = []
         for parts in (("train", "review"), ("check",)):
