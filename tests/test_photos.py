@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import binomtest
 
 from sslkit.data import Mark, Marks, load, sample_pictures
 from sslkit.data.marks import NAME
@@ -122,19 +121,19 @@ def test_typical_rows_show_each_group_and_random_rows_leave_out_what_they_should
 
 @pytest.mark.parametrize("right, n", [(0, 20), (14, 20), (20, 20), (1, 1), (250, 1000)])
 def test_the_interval_is_wilsons(right, n):
-    expected = binomtest(right, n).proportion_ci(method="wilson")
-    assert interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-4)
+    for end in interval(right, n):               # the two p from which the share lies 1.96 deviations away
+        assert abs(right / n - end) == pytest.approx(1.95996 * (end * (1 - end) / n) ** 0.5, abs=1e-4)
 
 
 def test_of_nothing_nothing_is_known():
     assert interval(0, 0) == (0, 1) and by_chance(torch.ones(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)) == 1
 
 
-@pytest.mark.parametrize("only_a, only_b", [(0, 5), (3, 4), (1, 9), (6, 0)])
-def test_by_chance_is_the_exact_sign_test(only_a, only_b):
+@pytest.mark.parametrize("only_a, only_b, chance", [(0, 5, 2 / 32), (3, 4, 1), (1, 9, 22 / 1024), (6, 0, 2 / 64)])
+def test_by_chance_is_the_exact_sign_test(only_a, only_b, chance):
     a, b = torch.zeros(30, dtype=torch.bool), torch.zeros(30, dtype=torch.bool)
     a[:only_a], b[only_a:only_a + only_b] = True, True
-    assert by_chance(a, b) == pytest.approx(binomtest(only_a, only_a + only_b).pvalue)
+    assert by_chance(a, b) == pytest.approx(chance)
 
 
 def test_what_to_label_first_is_the_same_each_time_and_keeps_copies_apart(small):
@@ -185,6 +184,16 @@ def test_a_picture_that_is_gone_is_said_and_can_be_skipped(small, folder):
     assert "cannot be shown" in made.picture.value
     made.skip.click()
     assert made.file == list(queue)[2]
+
+
+def test_a_click_that_cannot_be_written_says_so_and_stays(small, folder):
+    small.name_class("red")
+    made = Labeling(small, small.first(4, 0))
+    made.classes.children[0].click()
+    first, small.marks.path = made.file, folder / "gone" / NAME
+    for button in (made.classes.children[0], made.back):
+        button.click()
+        assert "make the folder writable" in made.said.value and made.file == first and len(small.marks.by_file) == 1
 
 
 def guesses(photos, label=0) -> PseudoLabels:

@@ -3,7 +3,7 @@ from sslkit.data import augment
 from sslkit.data.copies import near_copies
 from sslkit.data.dataset import SSLData, send
 from sslkit.data.features import Encoder, Features, features
-from sslkit.data.folder import list_pictures, picture_in
+from sslkit.data.folder import decode, list_pictures, picture_in
 from sslkit.data.marks import Mark, Marks
 from sslkit.data.samples import sample_pictures
 from sslkit.data.sources import FEATURES, SOURCES, load, source

@@ -47,7 +47,7 @@ class Marks:
         self._read()
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
         kept = {file: mark for file, mark in self.by_file.items() if file not in marks}
-        self._write(kept | {file: mark._replace(when=mark.when or now) for file, mark in marks.items()})
+        self._write(kept | {file: mark._replace(when=now) for file, mark in marks.items()})
 
     def take_back(self, files: set[str]) -> str | None:
         """Remove the last mark of one of `files`; the file, or None if none has a mark."""

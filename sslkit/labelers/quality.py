@@ -1,5 +1,4 @@
 """How good labels are, measured by the hidden truth; and how far each class has grown, which needs no truth."""
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -45,19 +44,19 @@ def class_growth(label: Tensor, order: Tensor, y: Tensor, classes: int) -> tuple
 def interval(right: int, n: int) -> tuple[float, float]:
     """From where to where the share of right labels may lie if `right` of n rows drawn at random are: Wilson's 95%
     interval."""
-    if not n:
-        return 0.0, 1.0
-    z2, share = 1.96**2, right / n
-    middle, half = share + z2 / (2 * n), 1.96 * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
-    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
+    from scipy.stats import binomtest
+
+    found = binomtest(right, n).proportion_ci(method="wilson") if n else (0.0, 1.0)
+    return float(found[0]), float(found[1])
 
 
 def by_chance(a: Tensor, b: Tensor) -> float:
     """How probable a difference like that between a and b is if both are equally good. a, b (n,) bool: which of the
     same rows each has right. The exact two-sided sign test over the rows where only one is right (McNemar)."""
+    from scipy.stats import binomtest
+
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    n = only_a + only_b
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n)
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def precision_curve(right: Tensor, order: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslkit.data import Mark, Marks, SSLData, features, list_pictures, load, near_copies, picture_in, sample_pictures
+from sslkit.data import Mark, Marks, SSLData, decode, features, list_pictures, load, near_copies, sample_pictures
 from sslkit.errors import InputError, choose, require
 from sslkit.files import cannot_write, digest, write_file
 from sslkit.labelers import Labeler, at_random, typical
@@ -44,7 +44,7 @@ class Photos:
     def __init__(self, folder: str = "", classes: str = "", labeler: str = "auto"):
         alone = choose("labeler", labeler, ("auto", "you", "demo")) == "auto" and not folder and not watched()
         self.labeler = "demo" if alone or labeler == "demo" else "you"
-        self.folder, self.files, self.others = list_pictures(folder or sample_pictures())
+        self.folder, self.files, _ = list_pictures(folder or sample_pictures())
         self.marks, self.data, self.classes = Marks(self.folder if self.labeler == "you" else None), None, []
         for name in classes.split(","):
             self.name_class(name)
@@ -67,21 +67,18 @@ class Photos:
 
     def _small(self, file: str) -> np.ndarray | None:
         with suppress(Exception):                       # Pillow raises nearly everything on damaged files
-            image = picture_in(self.folder / file, THUMB)
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            return np.asarray(image.resize((THUMB, THUMB), box=(left, top, left + side, top + side))).transpose(2, 0, 1)
+            return decode(self.folder / file, THUMB)
         return None
 
     def embed(self, encoder: str = "auto", pixels: int | None = None, views: int = 6) -> Tensor:
         """The embeddings (N, D) of all pictures, with those of their views; kept, so that they are computed once.
         Prints what was left out. pixels: a side of what the encoder gets. InputErrors of encoder(), load(),
         features()."""
-        made, began, handle = encoder_called(encoder, size=pixels), time.monotonic(), None
+        made, began, handle = encoder_called(encoder, size=pixels), {}, None
 
         def progress(done: int, total: int, what: str) -> None:
             nonlocal handle
-            left = (time.monotonic() - began) * (total - done) / max(done, 1)
+            left = (time.monotonic() - began.setdefault(what, time.monotonic())) * (total - done) / max(done, 1)
             if watched():
                 text = f"{what}: {done:,} of {total:,}, about {left:.0f} s left"
                 handle = redraw(handle, {"text/plain": text}, raw=True)

@@ -20,7 +20,7 @@ def picture_map(points, images, marked: Sequence[int] = (), *, most: int = 60, a
     for row in np.random.default_rng(0).permutation(len(points)):
         if len(shown) < most and all(np.abs(points[row] - points[k]).max() > APART for k in shown):
             shown.append(row)
-    said = f"A map of {len(points):,} pictures with {len(shown)} of them shown"
+    said = f"A map of {len(points):,} pictures" + (f" with {len(shown)} of them shown" if shown else "")
     figure, axis = new(9, 6.4, alt or said + (f"; {len(marked)} are marked" if len(marked) else ""))
     axis.scatter(*points.T, s=6, color=PALE, linewidths=0)
     for row in shown:

@@ -66,8 +66,11 @@ class Labeling:
             self.show(escape(str(error)))
 
     def undo(self) -> None:
-        back = self.photos.marks.take_back(set(self.queue))
-        self.show("taken back" if back else "nothing to take back")
+        try:
+            back = self.photos.marks.take_back(set(self.queue))
+            self.show("taken back" if back else "nothing to take back")
+        except InputError as error:
+            self.show(escape(str(error)))
 
     def add_class(self) -> None:
         self.photos.name_class(self.new.value)
