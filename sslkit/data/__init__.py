@@ -1,5 +1,6 @@
 """Images in: load() a data set, split() it into labelled and unlabelled rows, augment them (weak and strong views)."""
 from sslkit.data import augment
+from sslkit.data.contrastive import jitter
 from sslkit.data.copies import near_copies
 from sslkit.data.dataset import SSLData, send
 from sslkit.data.features import Encoder, Features, features

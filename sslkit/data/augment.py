@@ -48,7 +48,7 @@ def weak(images: Tensor, g: Generator, *, flip: bool = True, pad: int | None = N
     randomness. pad: pixels, by default 12.5% of the side, at least 1; 0 means no crop. InputError for any other images,
     generator or pad.
     """
-    n, c, side = _check(images, g)
+    n, c, side = checked(images, g)
     pad = max(1, side // 8) if pad is None else pad
     require(0 <= pad < max(side, 1), f"pad must lie in 0..{side - 1} for images of side {side}, not {pad}")
     draws = torch.rand(3, n, generator=g, dtype=torch.float64)
@@ -71,7 +71,7 @@ def randaugment(images: Tensor, g: Generator, variant: str, *, magnitude: float 
     outside [0, 1].
     """
     choose("variant", variant, VARIANTS)
-    n, c, side = _check(images, g)
+    n, c, side = checked(images, g)
     require(magnitude is None or 0 <= magnitude <= 1, f"magnitude must lie in [0, 1], not {magnitude}")
     images = (_small if variant == "small" else _policy)(images, g, variant, magnitude)
     size, *centre = torch.rand(3, n, generator=g, dtype=torch.float64)
@@ -106,7 +106,7 @@ def apply_op(images: Tensor, name: str, value: Tensor) -> Tensor:
     of another shape.
     """
     at = OPS.index(choose("op", name, OPS))
-    n, c, side = _check(images)
+    n, c, side = checked(images)
     require(value.shape == (n,), f"value must have one entry for each of {n} images, not shape {tuple(value.shape)}")
     value = value.double().cpu()
     maps = fixed_point(affine(torch.full((n,), at), value, side))
@@ -121,7 +121,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], *, ch
     images: (N, C, H, W) uint8, as in weak(); the result has the same shape, in channels_last memory if asked.
     mean, std: C floats, in units of [0, 1]. InputError for other images, or if mean or std does not have C entries.
     """
-    n, c, side = _check(images)
+    n, c, side = checked(images)
     require(len(mean) == len(std) == c, f"mean and std need {c} entries each, for images with {c} channels")
     scale = column(tuple(1 / (255 * float(s)) for s in std), images.device)
     offset = column(tuple(-float(m) / float(s) for m, s in zip(mean, std)), images.device)
@@ -129,7 +129,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], *, ch
     return out.contiguous(memory_format=torch.channels_last) if channels_last else out
 
 
-def _check(images: Tensor, g: Generator | None = None) -> tuple[int, int, int]:
+def checked(images: Tensor, g: Generator | None = None) -> tuple[int, int, int]:
     shape = tuple(images.shape)
     ok = images.dtype == torch.uint8 and len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
     require(ok, f"images must be uint8 of shape (N, 1 or 3, side, side), not {images.dtype} of shape {shape}")

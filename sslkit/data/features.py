@@ -33,7 +33,8 @@ from sslkit.records import Progress
 PICTURES = 64                     # embedded at a time
 KEY = 16                          # bytes that name a picture
 LENGTH = 36.0                     # of features as networks get them: one for all, so that one learning rate fits all
-POOLS = {"weak": ("plain", "weak"), "strong": ("weak", "strong")}          # the stored views from which a view is drawn
+# the stored views from which a view is drawn
+POOLS = {"weak": ("plain", "weak"), "strong": ("weak", "strong"), "jitter": ("weak", "strong")}
 
 
 @dataclass(frozen=True, eq=False)

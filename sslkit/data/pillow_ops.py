@@ -71,7 +71,7 @@ def run_slot(x: Tensor, edges: list[int], value: Tensor, maps: Tensor) -> None:
         x[solar] ^= below.bitwise_right_shift_(15).to(torch.uint8)  # the sign, spread over all bits
     if edges[ENHANCE] < edges[ROTATE]:
         rows = slice(edges[ENHANCE], edges[ROTATE])
-        _enhance(x[rows], [e - rows.start for e in edges[ENHANCE + 1:ROTATE]], value[rows])
+        enhance(x[rows], [e - rows.start for e in edges[ENHANCE + 1:ROTATE]], value[rows])
     if edges[ROTATE] < edges[-1]:
         rows = x[edges[ROTATE]:]
         rows.copy_((bilinear if maps.is_floating_point() else nearest)(rows, maps[edges[ROTATE]:]))
@@ -96,7 +96,7 @@ def _equalize(x: Tensor) -> Tensor:
     return torch.where(step > 0, table.clamp_(max=255), ramp(256, torch.int32, x.device)).to(torch.uint8)
 
 
-def _enhance(x: Tensor, ends: list[int], factor: Tensor) -> None:
+def enhance(x: Tensor, ends: list[int], factor: Tensor) -> None:
     """ImageEnhance in place, in Image.blend's float32. x: Brightness, Contrast, Color up to `ends`, then Sharpness."""
     bright, contrast, color = ends
     pixels = x.float()

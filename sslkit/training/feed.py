@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sslkit.data import SSLData, augment, send
+from sslkit.data import SSLData, augment, jitter, send
 from sslkit.errors import choose, require
 from sslkit.methods import Method
 from sslkit.records import Batch
@@ -32,7 +32,7 @@ class Feed:
         # views are made in float64, which MPS lacks; features lie in files
         self.data = data.to("cpu" if self.device.type == "mps" or data.features else self.device)
         self.method, self.config, self.channels_last = method, config, channels_last
-        self.kinds = {"weak": augment.weak, "strong": partial(augment.strong, variant=config.strong)}
+        self.kinds = {"weak": augment.weak, "strong": partial(augment.strong, variant=config.strong), "jitter": jitter}
         for kind in method.views:
             choose("kind of view", kind.split(":")[0], self.kinds)
         require(not (method.pixels and data.features), f"{type(method).__name__} changes pixels, it cannot train on "
