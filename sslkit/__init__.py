@@ -21,7 +21,8 @@ __version__ = "0.1.0"
 _NAMES = {room: names.split() for room, names in {
     "errors": "InputError", "records": "PseudoLabels", "data": "Encoder SSLData augment features load split",
     "networks": "Nets build encoder",
-    "methods": "Method Supervised MixMatch ReMixMatch FixMatch FreeMatch SimMatch KDFixMatch",
+    "methods": "Method Supervised PiModel PseudoLabel MeanTeacher VAT UDA MixMatch ReMixMatch FixMatch Dash FreeMatch "
+               "CoMatch SimMatch KDFixMatch",
     "labelers": "cluster_agree confident hdl one_shot",
     "training": "Config Feed Machine Run all_runs embed evaluate fit hdl_on kd_fixmatch metrics predict probe",
     "lessons": "plots studies"}.items()}

@@ -45,6 +45,7 @@ class Spec(NamedTuple):
     mu: int
     steps: int
     pseudo: Tensor | None = None  # (num_unlabeled,) int64 a labeler's labels, in the order of Batch.j; -1: none
+    image: tuple[int, ...] = ()   # shape of one view: (num, H, W), or (D,) of features
 
 
 class PseudoLabels(NamedTuple):

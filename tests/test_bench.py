@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sslkit import methods
 from sslkit.cli import main
 from sslkit.errors import InputError
-from sslkit.training import bench
+from sslkit.networks.network import Network
+from sslkit.training import Config, Machine, bench
 
 KEYS = {"naive_ms", "bare_ms", "step_ms", "ratio", "speedup", "augment_images_per_s", "pillow_images_per_s", "method",
         "net", "batch_size", "mu", "size", "rounds", "precision", "channels_last", "compile", "arguments", "device",
@@ -31,14 +33,14 @@ def in_a_thread(monkeypatch):
     monkeypatch.setattr(bench, "multiprocessing", SimpleNamespace(get_context=lambda way: context))
 
 
-@pytest.mark.parametrize("method", ["fixmatch", "supervised", "simmatch", "remixmatch"])
+@pytest.mark.parametrize("method", ["fixmatch", "supervised", "simmatch", "remixmatch", "meanteacher", "vat", "comatch"])
 def test_figures_are_complete(method, capsys, in_a_thread):
     assert main([*SMALL, "--method", method, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert set(figures) == KEYS and figures.pop("compile") is False
     assert all(figure > 0 for figure in figures.values() if isinstance(figure, int | float))
-    assert (figures["fixmatch_ms"] is None) == (method != "simmatch")
-    if method == "simmatch":
+    assert (figures["fixmatch_ms"] is None) == (method == "fixmatch")
+    if method != "fixmatch":
         assert figures["to_fixmatch"] == pytest.approx(figures["step_ms"] / figures["fixmatch_ms"], rel=0.02)
     assert figures["ratio"] == pytest.approx(figures["step_ms"] / figures["bare_ms"], rel=0.02)
     assert figures["speedup"] == pytest.approx(figures["naive_ms"] / figures["step_ms"], rel=0.02)
@@ -72,3 +74,23 @@ def test_pillow_views_are_normalised_tensors_of_their_own():
     made = bench.PillowUSB(bench.photographs(1, 32, torch.device("cpu"), 10))("strong", [0] * 20)
     assert made.shape == (20, 3, 32, 32) and made.dtype == torch.float32 and -2 <= made.min() and made.max() <= 2
     assert len({m.numpy().tobytes() for m in made}) == 20 and len(bench.PillowUSB.OPS) == 14
+
+
+@pytest.mark.parametrize("kind", [kind for kind in methods.ALL if kind.standalone], ids=lambda kind: kind.__name__)
+def test_the_step_beside_it_makes_the_same_passes(kind, monkeypatch):
+    """As many as the method, of as many rows, in the same modes and precision."""
+    data = bench.photographs(64, 8, torch.device("cpu"), 20)
+    config, machine = Config(network="small", batch_size=4, mu=2, strong="usb").resolve(data, data.images.device), Machine("cpu")
+    method = kind()
+    nets, optimizer, feed = bench.set_up(method, data, config, machine)
+    passes = bench.Passes(method, nets, feed(0))
+    plain = bench.SamePasses(method.views, passes)
+    theirs = bench.set_up(plain, data, config, machine)
+    seen, found, forward = [], [], Network.forward
+    monkeypatch.setattr(Network, "forward", lambda net, x, dtype=None: seen.append(
+        (len(x), torch.is_grad_enabled(), net.training, x.requires_grad, dtype)) or forward(net, x, dtype))
+    for made, (own, opt, rows) in ((method, (nets, optimizer, feed)), (plain, theirs)):
+        seen.clear()
+        bench.take_step(made, own, opt, rows, 1)
+        found.append(list(seen))
+    assert found[0] == found[1] and len(found[0]) == len(passes.calls)

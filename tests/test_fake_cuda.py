@@ -2,13 +2,13 @@
 
 Tensors on the device are fake: they have a shape, a dtype and a place, but no numbers. Those on the CPU are real, for the
 host draws and plans a batch with them. Left out: the backward pass, which asks the driver for the device; the fused
-optimiser, which has no fake kernel; and channels_last, which a fake network does not take.
+optimiser, which has no fake kernel; methods that take a gradient in their loss; and channels_last, which a fake network does not take.
 """
 from dataclasses import replace
 
 import pytest
 import torch
-from test_methods import every
+from test_methods import KINDS, name_of
 from torch import Tensor
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -69,7 +69,7 @@ def device(monkeypatch):
 
 
 @pytest.mark.parametrize("precision, network, strong", [("fp32", "small", "small"), ("bf16", "wrn-10-1", "mc")])
-@every
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.func.compiles], ids=name_of)
 def test_step_never_waits_for_the_device(kind, precision, network, strong, device, digits):
     """All of take_step but the gradients: batch, loss, EMA and the sums for the metrics."""
     data = replace(digits, images=digits.images.expand(-1, 3, -1, -1), mean=digits.mean * 3, std=digits.std * 3)

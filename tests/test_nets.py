@@ -103,6 +103,25 @@ def test_batchnorm_modes():
     assert torch.allclose(nets.student.norms[0].running_mean, expected, atol=1e-6)
 
 
+def test_a_teacher_is_normalised_by_its_batch_and_never_written_into():
+    nets, x = Nets(build("small", 10, 1), bn_momentum=0.1), 3 + torch.randn(16, 1, 8, 8)
+    nets(x)
+    before = running(nets.teacher)
+    (plain,), (batch,), (lagging,) = (nets(x, teacher=True, **bn) for bn in ({}, {"bn": "batch"}, {"bn": "running"}))
+    assert torch.equal(plain.logits, batch.logits) and not torch.allclose(plain.logits, lagging.logits)
+    assert torch.equal(running(nets.teacher), before)
+    with pytest.raises(ValueError, match="must not write into it"):
+        nets(x, teacher=True, bn="update")
+
+
+def test_a_pass_may_have_a_precision_of_its_own():
+    nets, x = Nets(build("wrn-10-1", 10, 1), dtype=torch.bfloat16), torch.randn(4, 1, 8, 8)
+    (half,), (full,) = nets(x, bn="batch"), nets(x, bn="batch", dtype=torch.float32)
+    nets.dtype = torch.float32
+    (plain,) = nets(x, bn="batch")
+    assert torch.equal(full.logits, plain.logits) and not torch.equal(half.logits, plain.logits)
+
+
 def test_views_share_one_forward_and_come_back_apart():
     nets = Nets(build("small", 10, 1))
     a, b = torch.randn(3, 1, 8, 8), torch.randn(5, 1, 8, 8)

@@ -9,6 +9,7 @@ import torch
 
 from sslkit import SimMatch
 from sslkit.errors import InputError
+from sslkit.methods.ops import align
 from sslkit.methods.simmatch import aggregate, unfold
 from sslkit.records import Batch, Out, Spec
 
@@ -292,7 +293,7 @@ def test_alignment_of_a_class_that_is_hardly_ever_named():
     p = np.array([[1e-9, 0.5, 0.25, 0.25 - 1e-9], [3e-9, 0.5, 0.2, 0.3 - 3e-9]])
     expected, _ = ref.simmatch_align(p, [], 32)
     assert expected[0, 0] > 0.05 and expected[1, 0] > 0.2
-    close_to(method.align(torch.tensor(p).log()).exp().numpy(), expected)
+    close_to(align(torch.tensor(p).log(), method.queue, method.pushed)[0].exp().numpy(), expected)
 
 
 def test_unfold_and_aggregate_by_hand():
@@ -306,7 +307,7 @@ def test_targets_stay_finite_where_probabilities_underflow():
     # logits 200 apart: in float32 every probability but one is 0, and so is the mean of the batch
     method = SimMatch(t=0.01)
     method.setup(Spec(2, 6, torch.tensor([0, 1]), 8, 2, 2, 10))
-    log_p = method.align(torch.tensor([[0.0, 200.0], [0.0, 200.0]]))
+    log_p, _ = align(torch.tensor([[0.0, 200.0], [0.0, 200.0]]), method.queue, method.pushed)
     far = torch.tensor([[100.0, -100.0], [100.0, -100.0]])                  # only the image of class 0 is alike
     q_hat = unfold(log_p, far, torch.tensor([0, 1]))
     assert log_p.isfinite().all() and q_hat.isfinite().all()
@@ -352,16 +353,12 @@ def test_imagenet_s_tenth_fits_in_70_megabytes_of_buffers():
 
 
 def test_alignment_evens_out_skewed_predictions_and_forgets():
-    method = SimMatch(da_length=3)
-    method.setup(Spec(2, 6, torch.tensor([0, 1]), 8, 2, 2, 10))
-    uniform = torch.zeros(4, 2)
-    assert torch.allclose(method.align(uniform).exp(), torch.full((4, 2), 0.5))
-    skewed = torch.tensor([[2.0, 0.0]] * 4)
-    first = method.align(skewed).exp()[0, 0]
-    assert 0.5 < first < skewed.softmax(1)[0, 0]
-    for _ in range(3):
-        last = method.align(skewed).exp()[0, 0]
-    assert last == pytest.approx(0.5)                      # the ring holds nothing but the skewed batches now
+    queue, uniform, skewed, found = torch.zeros(3, 2), torch.zeros(4, 2), torch.tensor([[2.0, 0.0]] * 4), []
+    for pushed, logits in enumerate((uniform, skewed, skewed, skewed, skewed)):
+        log_p, queue = align(logits, queue, torch.tensor(pushed))
+        found.append(log_p.exp()[0, 0].item())
+    assert found[0] == pytest.approx(0.5) and 0.5 < found[1] < skewed.softmax(1)[0, 0]
+    assert found[-1] == pytest.approx(0.5)                 # the ring holds nothing but the skewed batches now
 
 
 # What is refused

@@ -27,6 +27,7 @@ class Method(nn.Module):
     views: tuple[str, ...] = ("weak", "strong")      # of each unlabelled image, in the order of Batch.u;
     #                                                  strong:0.5 is a strong view of that magnitude, see augment
     pixels = False                                   # True for methods that change pixels, as by turning images
+    compiles = True                                  # False where loss() takes a gradient inside
     standalone = True                                # False for methods that only exist as a stage of a recipe
     ema_buffers = "copy"                             # the teacher's BatchNorm statistics; "average" is EMAN
     sources: ClassVar[frozenset[str]]                # digests of the files of the class and its parents, see source()
@@ -69,13 +70,13 @@ def known_passes(passes: str) -> str:
     return choose("passes", passes, ("split", "joint"))
 
 
-def forward(nets: Nets, x: Tensor, u_w: Tensor, u_s: Tensor, passes: Passes) -> tuple[Out, Out, Out]:
-    """The student's outputs for x, u_w and u_s."""
+def forward(nets: Nets, x: Tensor, u_w: Tensor, *u_s: Tensor, passes: Passes) -> tuple[Out, ...]:
+    """The student's outputs for x, the weak view u_w and the strong views u_s."""
     if passes == "joint":
-        return nets(x, u_w, u_s)
+        return nets(x, u_w, *u_s)
     (weak,) = nets(u_w, grad=False)
-    labeled, strong = nets(x, u_s)
-    return labeled, weak, strong
+    labeled, *strong = nets(x, *u_s)
+    return labeled, weak, *strong
 
 
 def source(kind: type) -> str:

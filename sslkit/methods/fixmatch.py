@@ -40,7 +40,7 @@ class FixMatch(Method):
 
     def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
         u_w, u_s = batch.u
-        x, weak, strong = forward(nets, batch.x, u_w, u_s, self.passes)
+        x, weak, strong = forward(nets, batch.x, u_w, u_s, passes=self.passes)
 
         q = weak.logits.detach().softmax(1)                                   # (mu*B, C)
         confidence, label = q.max(1)

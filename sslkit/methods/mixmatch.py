@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkit.errors import not_negative, positive
+from sslkit.errors import in_unit, not_negative, positive
 from sslkit.methods.base import Method
-from sslkit.methods.ops import mixup, mixup_draws, sharpen
+from sslkit.methods.ops import mixup, mixup_draws, ramp_up, sharpen
 from sslkit.networks import Nets
 from sslkit.records import Batch, Step
 
@@ -38,11 +38,14 @@ class MixMatch(Method):
                  T: Annotated[float, "sharpening temperature, smaller is sharper (default and paper: 0.5)"] = 0.5,
                  lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 75 on CIFAR-10; "
                                      "CIFAR-100 150, SVHN 250, STL-10 50)"] = 75.0,
-                 alpha: Annotated[float, "mixing shares follow Beta(alpha, alpha) (default and paper: 0.75)"] = 0.75):
+                 alpha: Annotated[float, "mixing shares follow Beta(alpha, alpha) (default and paper: 0.75)"] = 0.75,
+                 ramp: Annotated[float, "share of the run over which the weight of the unlabelled loss rises, 0 to 1 "
+                                 "(default and paper: 0.015625, 1/64)"] = 1 / 64):
         super().__init__()
         not_negative(lambda_u=lambda_u)
         positive(T=T, alpha=alpha)
-        self.T, self.lambda_u, self.alpha = T, lambda_u, alpha
+        in_unit(ramp=ramp)
+        self.T, self.lambda_u, self.alpha, self.ramp = T, lambda_u, alpha, ramp
 
     def draw(self, g: torch.Generator, n_x: int, n_u: int) -> dict[str, Tensor]:
         return mixup_draws(g, n_x + 2 * n_u, self.alpha)
@@ -58,6 +61,5 @@ class MixMatch(Method):
 
         l_s = F.cross_entropy(x.logits, targets[:n])
         l_u = (u.logits.softmax(1) - targets[n:]).square().mean()
-        ramp = (64 * progress).clamp(max=1)
-        return Step(l_s + self.lambda_u * ramp * l_u, {"sup": l_s.detach(), "unsup": l_u.detach()},
-                    q, torch.ones_like(q[:, 0]))
+        return Step(l_s + self.lambda_u * ramp_up(progress, self.ramp) * l_u,
+                    {"sup": l_s.detach(), "unsup": l_u.detach()}, q, torch.ones_like(q[:, 0]))

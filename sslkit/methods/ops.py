@@ -9,6 +9,20 @@ def sharpen(q: Tensor, T: float) -> Tensor:
     return (q.clamp_min(torch.finfo(q.dtype).tiny).log() / T).softmax(1)
 
 
+def ramp_up(progress: Tensor, share: float) -> Tensor:
+    """() from 0 at the start of a run to 1 after `share` of it, then 1. progress: () in [0, 1]."""
+    return (progress / share).clamp(max=1) if share else torch.ones_like(progress)
+
+
+def align(logits: Tensor, queue: Tensor, pushed: Tensor) -> tuple[Tensor, Tensor]:
+    """Distribution alignment: log p (n, C), p divided by the mean of the last batch means, this one among them, rows
+    normalised; and the queue with this one. logits (n, C); queue (length, C), a ring; pushed (), how many it got."""
+    log_p, slot = logits.log_softmax(1), (pushed % len(queue)).view(1)
+    queue = queue.index_copy(0, slot, log_p.exp().mean(0, keepdim=True))
+    usual = queue.sum(0) / (pushed + 1).clamp(max=len(queue))
+    return (log_p - usual.clamp_min(torch.finfo(usual.dtype).tiny).log()).log_softmax(1), queue
+
+
 def mixup(a: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
     """(n, ...): row i is lam_i a_i + (1 - lam_i) a_permutation(i); lam (n,) from 1/2 up, permutation (n,)."""
     lam = lam.view(-1, *(1,) * (a.ndim - 1)).to(a.dtype)

@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.errors import not_negative, positive, require
+from sslkit.errors import in_unit, not_negative, positive, require
 from sslkit.methods.base import Method
-from sslkit.methods.ops import mixup, mixup_draws, sharpen
+from sslkit.methods.ops import mixup, mixup_draws, ramp_up, sharpen
 from sslkit.networks import Nets
 from sslkit.records import Batch, Spec, Step
 
@@ -53,13 +53,16 @@ class ReMixMatch(Method):
                  lambda_s: Annotated[float, "weight of the unmixed strong view's loss (default and paper: 0.5)"] = 0.5,
                  lambda_r: Annotated[float, "weight of the rotation loss (default and paper: 0.5)"] = 0.5,
                  alpha: Annotated[float, "mixing shares follow Beta(alpha, alpha) (default and paper: 0.75)"] = 0.75,
-                 num_strong: Annotated[int, "strong views V of an image (default: 2; paper: 8)"] = 2):
+                 num_strong: Annotated[int, "strong views V of an image (default: 2; paper: 8)"] = 2,
+                 ramp: Annotated[float, "share of the run over which the weight of the unlabelled loss rises, 0 to 1 "
+                                 "(default and paper: 0.015625, 1/64)"] = 1 / 64):
         super().__init__()
         not_negative(lambda_u=lambda_u, lambda_s=lambda_s, lambda_r=lambda_r)
         positive(T=T, alpha=alpha)
+        in_unit(ramp=ramp)
         require(num_strong >= 1, f"num_strong is {num_strong}, it must be at least 1")
         self.T, self.lambda_u, self.lambda_s, self.lambda_r, self.alpha = T, lambda_u, lambda_s, lambda_r, alpha
-        self.num_strong, self.views = num_strong, ("weak", *("strong",) * num_strong)
+        self.ramp, self.num_strong, self.views = ramp, num_strong, ("weak", *("strong",) * num_strong)
 
     def setup(self, spec: Spec) -> dict[str, nn.Module]:
         """The last batch means, the labelled shares; and the rotation head."""
@@ -91,7 +94,7 @@ class ReMixMatch(Method):
             self.queue.index_copy_(0, (self.pushed % QUEUE).view(1), p.mean(0, keepdim=True))
             self.pushed.add_(1)
             self.p_data.lerp_(y.mean(0), 1 - self.decay)
-        ramp = (64 * progress).clamp(max=1)
+        ramp = ramp_up(progress, self.ramp)
         return Step(l_s + ramp * (self.lambda_u * l_u + self.lambda_s * l_1) + self.lambda_r * l_rot,
                     {"sup": l_s.detach(), "unsup": l_u.detach(), "anchor": l_1.detach(), "rot": l_rot.detach()},
                     q, torch.ones_like(q[:, 0]))

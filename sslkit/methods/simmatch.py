@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from sslkit.errors import choose, in_unit, not_negative, positive, require
 from sslkit.methods.base import Method, forward, known_passes
+from sslkit.methods.ops import align
 from sslkit.networks import Nets
 from sslkit.records import Batch, Spec, Step
 
@@ -105,14 +106,14 @@ class SimMatch(Method):
     def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
         u_w, u_s = batch.u
         if self.memory == "temporal":
-            x, weak, strong = forward(nets, batch.x, u_w, u_s, self.passes)
+            x, weak, strong = forward(nets, batch.x, u_w, u_s, passes=self.passes)
             labeled = x
         else:
             statistics = "running" if self.memory == "eman" else "batch"
             labeled, weak = nets(batch.x, u_w, teacher=True, grad=False, bn=statistics)
             x, strong = nets(batch.x, u_s)
 
-        log_p_w = self.align(weak.logits.detach())                                                    # (mu*B, C)
+        log_p_w, queue = align(weak.logits.detach(), self.queue, self.pushed)                        # (mu*B, C)
         z_w, z_s = F.normalize(weak.heads["emb"].detach()), F.normalize(strong.heads["emb"])          # (mu*B, 128)
         bank = self.bank.clone()                           # the gradient still reads it after the write below
         similarity_w, similarity_s = z_w @ bank.T / self.t, z_s @ bank.T / self.t                     # (mu*B, K_l)
@@ -126,20 +127,11 @@ class SimMatch(Method):
         l_u = (F.cross_entropy(strong.logits, p_hat, reduction="none") * mask).mean()
         l_in = F.cross_entropy(similarity_s, q_hat) * warm
         if self.training:
+            self.queue.copy_(queue)
+            self.pushed.add_(1)
             self.write(batch.i, F.normalize(labeled.heads["emb"].detach()))
         return Step(l_s + self.lambda_u * l_u + self.lambda_in * l_in,
                     {"sup": l_s.detach(), "unsup": l_u.detach(), "inst": l_in.detach()}, p_hat, mask)
-
-    def align(self, logits: Tensor) -> Tensor:
-        """log DA(softmax(logits)) (n, C): divided by the mean of the last batch means and this batch's, normalised."""
-        log_p = logits.log_softmax(1)
-        slot = (self.pushed % self.da_length).view(1)
-        queue = self.queue.index_copy(0, slot, log_p.exp().mean(0, keepdim=True))
-        usual = queue.sum(0) / (self.pushed + 1).clamp(max=self.da_length)
-        if self.training:
-            self.queue.copy_(queue)
-            self.pushed.add_(1)
-        return (log_p - usual.clamp_min(torch.finfo(usual.dtype).tiny).log()).log_softmax(1)
 
     def write(self, i: Tensor, z: Tensor) -> None:
         """Write unit embeddings z (B, 128) into the rows i (B,) of the bank; repeated rows are averaged."""

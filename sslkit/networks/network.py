@@ -23,8 +23,8 @@ class Network(nn.Module):
         self.pixels = None        # (mean, std) of the images that the weights expect; None: those of the data
         self.find_norms()
 
-    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Out:
-        with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+    def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Out:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             feat = self.backbone(x)
         feat = feat.float()
         return Out(self.classifier(feat), feat, {name: head(feat) for name, head in self.heads.items()})

@@ -14,10 +14,10 @@ class Nets:
     """The student and its EMA teacher, which starts as a copy of it (no bias correction). Call it with the views.
 
     ema_buffers: "copy" the student's BatchNorm buffers or "average" them like the weights (EMAN). dtype: that of the
-    backbone, None for float32.
+    backbone, float32 or bfloat16.
     """
     def __init__(self, network: Network, *, ema_decay: float = 0.999, bn_momentum: float = 0.001,
-                 ema_buffers: Literal["copy", "average"] = "copy", dtype: torch.dtype | None = None):
+                 ema_buffers: Literal["copy", "average"] = "copy", dtype: torch.dtype = torch.float32):
         network.find_norms()
         self.student, self.teacher = network, copy.deepcopy(network).requires_grad_(False)
         self.ema_decay, self.bn_momentum, self.ema_buffers, self.dtype = ema_decay, bn_momentum, ema_buffers, dtype
@@ -25,12 +25,20 @@ class Nets:
         self.buffers = _floats(self.teacher.buffers()), _floats(self.student.buffers())
 
     def __call__(self, *views: Tensor, teacher: bool = False, grad: bool = True,
-                 bn: Literal["update", "batch", "running"] = "update") -> tuple[Out, ...]:
-        """One forward of all `views` together, each (n_v, channels, H, W); returns one Out for each view."""
-        net = self.teacher if teacher else self.student
+                 bn: Literal["update", "batch", "running"] | None = None, dtype: torch.dtype | None = None,
+                 ) -> tuple[Out, ...]:
+        """One forward of all `views` together, each (n_v, channels, H, W); returns one Out for each view.
+
+        bn: normalise by this batch and "update" the running statistics (default), by this "batch" alone (the teacher's
+        default), or by the "running" ones. dtype: the backbone's in this pass (default: as in every pass). ValueError
+        for a teacher that updates: its statistics are the loop's.
+        """
+        net, bn = (self.teacher, bn or "batch") if teacher else (self.student, bn or "update")
+        if teacher and bn == "update":
+            raise ValueError("a pass of the teacher must not write into it: take bn=\"batch\" or \"running\"")
         net.norm_mode(bn, self.bn_momentum)
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-            out = net(torch.cat(views) if len(views) > 1 else views[0], self.dtype)
+            out = net(torch.cat(views) if len(views) > 1 else views[0], dtype or self.dtype)
         if len(views) == 1:
             return (out,)
         sizes = [len(v) for v in views]

@@ -1,9 +1,10 @@
 """What one training step costs, beside the step as it is usually written, and beside the network alone.
 
 naive: eager float32, NCHW, all views in one forward with a gradient through each, SGD and EMA parameter by parameter,
-Pillow augmentation of each image; in a process of its own, whose memory allocator is as Python leaves it. bare: forward
-and backward of the network in our own configuration, on ready-made tensors. step: our whole step. Each round measures
-all three in turn; medians over the rounds.
+Pillow augmentation of each image; in a process of its own, whose memory allocator is as Python leaves it. bare: the
+method's passes through the network, forward and backward, in our own configuration, on ready-made tensors. step: our
+whole step. fixmatch, for another method: a step with the same views and passes, and FixMatch's arithmetic on them. Each
+round measures all in turn; medians over the rounds.
 """
 import itertools
 import multiprocessing
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
@@ -24,7 +26,8 @@ from sslkit import methods
 from sslkit.data import SSLData, augment
 from sslkit.errors import InputError, require
 from sslkit.methods import FixMatch, Method
-from sslkit.records import Batch
+from sslkit.networks import Nets
+from sslkit.records import Batch, Out, Step
 from sslkit.training.config import Config, Machine, Precision
 from sslkit.training.feed import Feed
 from sslkit.training.loop import set_up, take_step
@@ -40,7 +43,10 @@ class PillowUSB:
 
         weak = [T.RandomCrop(data.side, padding=data.side // 8, padding_mode="reflect"), T.RandomHorizontalFlip()]
         last, strong = [T.ToTensor(), T.Normalize(data.mean, data.std)], [self.randaugment, self.cutout]
-        self.kinds = {"weak": T.Compose(weak + last), "strong": T.Compose(weak + strong + last)}
+        colors = T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8)
+        jitter = [T.RandomResizedCrop(data.side, (0.2, 1)), T.RandomHorizontalFlip(), colors, T.RandomGrayscale(0.2)]
+        self.kinds = {kind: T.Compose([*steps, *last]) for kind, steps in (
+            ("weak", weak), ("strong", weak + strong), ("jitter", jitter))}
         self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in data.images.cpu()]
 
     def __call__(self, kind: str, rows: list[int]) -> Tensor:
@@ -139,26 +145,64 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     return 1000 * (time.perf_counter() - begin)
 
 
+class Passes:
+    """The passes that a method makes through the networks in a step; call it with networks that shall make them, on the
+    tensors of that step."""
+
+    def __init__(self, method: Method, nets: Nets, batch: Batch):
+        self.calls = []
+
+        def noted(*views: Tensor, **how) -> tuple[Out, ...]:
+            self.calls.append(([(view.detach(), view.requires_grad) for view in views], how))
+            return nets(*views, **how)
+
+        method.loss(noted, batch, torch.zeros((), device=batch.x.device))
+
+    def __call__(self, nets: Nets) -> list[Out]:
+        """The outputs that carry a gradient. Where the method asked for one with respect to a view, it is computed."""
+        outs = []
+        for views, how in self.calls:
+            given = [view.clone().requires_grad_() if wanted else view for view, wanted in views]
+            found = nets(*given, **how)
+            wanted = [view for view in given if view.requires_grad]
+            if wanted:
+                torch.autograd.grad(sum(out.logits.square().mean() for out in found), wanted)
+            else:
+                outs += [out for out in found if out.logits.requires_grad]
+        return outs
+
+
+class SamePasses(Method):
+    """FixMatch's arithmetic on the passes of another method."""
+
+    def __init__(self, views: tuple[str, ...], passes: Passes):
+        super().__init__()
+        self.views, self.passes = views, passes
+
+    def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
+        x, *others = self.passes(nets)
+        loss = F.cross_entropy(x.logits, batch.y)
+        for out in others:
+            confidence, label = out.logits.detach().softmax(1).max(1)
+            loss = loss + (F.cross_entropy(out.logits, label, reduction="none") * (confidence >= 0.95)).mean()
+        return Step(loss, {"sup": loss.detach()})
+
+
 def our_works(method: Method, data: SSLData, config: Config, machine: Machine) -> tuple[dict[str, Callable], Feed]:
-    """What is measured beside the naive step, and the feed of our step. bare, step: of the method. fixmatch: a FixMatch
-    step with the same passes, for another method with its views. augment, pillow: a batch's strong views of variant
-    usb, ours and Pillow's."""
+    """What is measured beside the naive step, and the feed of our step. bare, step: of the method. fixmatch: see above.
+    augment, pillow: a batch's strong views of variant usb, ours and Pillow's."""
     nets, optimizer, feed = set_up(method, data, config, machine)
-    ready, step = feed(0), itertools.count()
+    passes, step = Passes(method, nets, feed(0)), itertools.count()
 
     def bare() -> None:
-        """The passes that the method makes, on ready tensors, the gradient from the plainest loss."""
-        if ready.u and method.arguments.get("passes") == "split":
-            nets(ready.u[0], grad=False)
-            outs = nets(ready.x, *ready.u[1:])
-        else:
-            outs = nets(ready.x, *ready.u)
+        """The gradient is that of the plainest loss."""
+        outs = passes(nets)
         optimizer.zero_grad()
         sum(out.logits.mean() for out in outs).backward()
 
     works = {"bare": bare, "step": lambda: take_step(method, nets, optimizer, feed, next(step))}
-    if not isinstance(method, FixMatch) and method.views == FixMatch.views:
-        plain = FixMatch(passes=method.arguments.get("passes", "split"))
+    if not isinstance(method, FixMatch):
+        plain = SamePasses(method.views, passes)
         theirs = (plain, *set_up(plain, data, config, machine))
         works["fixmatch"] = lambda: take_step(*theirs, next(step))
     images, g, pillow = feed.data.images, torch.Generator().manual_seed(0), PillowUSB(data)
@@ -211,8 +255,8 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
                                                 "(default: yes, but not on mps)"] = None,
           compile: Annotated[bool, "torch.compile, for bare and step"] = False) -> dict:
     """What one training step costs, in milliseconds: naive, bare, step, medians of measurements in turn. For another
-    method than FixMatch also a FixMatch step with the same passes. And how many images a second get the strong view of
-    variant usb, by our code and by Pillow.
+    method than FixMatch also a step with FixMatch's arithmetic on the same passes. And how many images a second get the
+    strong view of variant usb, by our code and by Pillow.
     """
     require(rounds >= 1, f"rounds is {rounds}, it must be at least 1")
     require(8 <= size <= 512, f"size is {size}, it must be from 8 to 512")
@@ -244,7 +288,7 @@ def bench(method: Annotated[str, "which method (default: fixmatch)"] = "fixmatch
 def report(f: dict) -> str:
     """The figures as a few lines for people."""
     beside = "" if f["fixmatch_ms"] is None else (
-        f"  fixmatch {f['fixmatch_ms']:7.1f} ms   FixMatch's whole step, same passes: step is {f['to_fixmatch']:.3f} "
+        f"  fixmatch {f['fixmatch_ms']:7.1f} ms   FixMatch's arithmetic, same passes: step is {f['to_fixmatch']:.3f} "
         "times that\n")
     ours, pillow = f["augment_images_per_s"], f["pillow_images_per_s"]
     return (f"{f['method']}, {f['net']}, B {f['batch_size']}, mu {f['mu']}, {f['size']} px, {f['precision']}, "

@@ -51,7 +51,7 @@ def means(sums: dict[str, float]) -> dict[str, float | None]:
 
 
 @torch.no_grad()
-def predict(network: Network, inputs: Tensor, data: SSLData, *, dtype: torch.dtype | None = None,
+def predict(network: Network, inputs: Tensor, data: SSLData, *, dtype: torch.dtype = torch.float32,
             batch_size: int = 500) -> tuple[Tensor, Tensor]:
     """Probabilities (n, C) and pooled features (n, D) of `inputs`, rows of data.inputs or data.test_inputs: plain uint8
     images (n, num, H, W), normalised by the mean and std of `data`, or of ImageNet for a network that began with its
@@ -63,7 +63,7 @@ def predict(network: Network, inputs: Tensor, data: SSLData, *, dtype: torch.dty
     return torch.cat([o.logits for o in outs]).softmax(1), torch.cat([o.feat for o in outs])
 
 
-def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype | None = None) -> dict:
+def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype = torch.float32) -> dict:
     """Accuracy on the test images, fractions: test_acc; test_acc_class, a list of C; with a long tail also
     test_acc_head, test_acc_middle and test_acc_tail."""
     answer, truth = predict(network, data.test_inputs, data, dtype=dtype)[0].argmax(1).cpu(), data.test_y.cpu()
@@ -88,14 +88,15 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
     check_network(config.network, data.features is not None)
     network = build(config.network, data.num_classes, data.channels, seed=config.seed, weights=config.weights)
     pseudo = None if data.pseudo is None else data.pseudo[data.unlabeled]
+    image = tuple(data.images.shape[1:]) if data.features is None else (data.features.dim,)
     spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size,
-                config.mu, config.steps, pseudo)
+                config.mu, config.steps, pseudo, image)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed + 1)
         network.heads.update(method.setup(spec))
     method.to(device).train()
     nets = Nets(network.to(device), ema_decay=config.ema_decay, bn_momentum=config.bn_momentum,
-                ema_buffers=method.ema_buffers, dtype=torch.bfloat16 if config.precision == "bf16" else None)
+                ema_buffers=method.ema_buffers, dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32)
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]              # BatchNorm and biases do not decay
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
