@@ -279,7 +279,7 @@ def test_a_diverging_loss_is_a_sentence_and_exit_code_1(sslkit, runs):
 @pytest.mark.parametrize("words, parts", [
     (["trian"], ["unknown command 'trian'", "did you mean 'train'?"]),
     (["train", "fixmach"], ["unknown method 'fixmach'", "did you mean 'fixmatch'?"]),
-    (["train", "kdfixmatch"], ["unknown method 'kdfixmatch'", "known: supervised, mixmatch, remixmatch, fixmatch"]),
+    (["train", "kdfixmatch"], ["unknown method 'kdfixmatch'", "known: supervised, pimodel, pseudolabel"]),
     (["train", "kd-fixmatch", "--tau-select", "1.5"], ["tau_select is 1.5", "between 0 and 1"]),
     (["train", "kd-fixmatch", "--clustering", "kmean"], ["--clustering", "did you mean 'kmeans'?"]),
     (["train", "kd-fixmatch", "--loss", "sec"], ["--loss", "did you mean 'sce'?"]),

@@ -12,9 +12,14 @@ from sslkit.papers.scales import SCALES, Scale
 from sslkit.training import Config, DataSpec, Propagate, RunSpec
 
 DATASETS = {source.title: name for name, source in SOURCES.items()}
-METHODS = {"MixMatch": "mixmatch", "ReMixMatch": "remixmatch", "FixMatch(RA)": "fixmatch", "SimMatch": "simmatch"}
+METHODS = {"Pi-Model": "pimodel", "Pseudo-Labeling": "pseudolabel", "Mean Teacher": "meanteacher", "UDA": "uda",
+           "MixMatch": "mixmatch", "ReMixMatch": "remixmatch", "FixMatch(RA)": "fixmatch", "Dash": "dash",
+           "CoMatch": "comatch", "SimMatch": "simmatch"}
+HDL_BASES = ("MixMatch", "ReMixMatch", "FixMatch(RA)")
+ONE_EACH = ("pimodel", "pseudolabel", "meanteacher", "mixmatch", "remixmatch")     # of these mu is 1 in Table 1
 ABLATION = {"w/o p_hat": {"p_hat": False}, "w/o q_hat": {"q_hat": False}, "standard": {}}
 DIGITS = "digits@20"                                     # our own column, which no paper has; it comes first
+TABLE_2 = ("Pseudo-label", "VAT+EntMin", "UDA", "FixMatch", "CoMatch", "SimMatch")
 NOT_BUILT, NO_IMAGENET = "not built yet", "ImageNet is not among the data sets yet"
 
 
@@ -46,16 +51,17 @@ class Cell:
         if at.encoder and method_class(self.method.replace("-", "")).pixels:
             return None
         train, arguments = {"seed": seed, "steps": at.steps}, self.arguments
-        if data != "digits" and not at.encoder and self.method in ("mixmatch", "remixmatch"):
+        if data != "digits" and not at.encoder and self.method in ONE_EACH:
             train["mu"] = 1
+        kept = {}
         if at is SCALES["paper"]:
             known = self.published or {"train": {}, "arguments": {}}
-            arguments = known["arguments"] | arguments
+            arguments, kept = known["arguments"] | arguments, known.get("data", {})
             if known["train"].get("strong") in augment.VARIANTS:
                 train["strong"] = known["train"]["strong"]
             if self.method == "kd-fixmatch":
                 train |= {"network": "efficientnet-b0", "weights": "imagenet"}
-        return RunSpec(self.method, DataSpec(data, int(labels), self.imbalance, encoder=at.encoder, size=at.size),
+        return RunSpec(self.method, DataSpec(data, int(labels), self.imbalance, encoder=at.encoder, size=at.size, **kept),
                        Config(**train), arguments, Propagate() if self.hdl else None)
 
 
@@ -97,13 +103,16 @@ def reruns() -> dict[tuple[str, str], dict[str, float]]:
 
 
 def published(data: str, method: str) -> dict[str, dict]:
-    """Table 1's settings for one method, as far as known: `train` (fields of Config) and the method's `arguments`."""
-    train = {"network": SOURCES[data].network, "steps": 2**20, "batch_size": 64,
-             "mu": 1 if method in ("mixmatch", "remixmatch") else 7}
-    strong = {"fixmatch": "rac", "remixmatch": "CTAugment"}          # MixMatch has none, SimMatch's is not known
-    arguments = {"fixmatch": {"passes": "joint"}, "simmatch": {"passes": "joint"}, "remixmatch": {"num_strong": 8},
+    """Table 1's settings for one method, as far as known: `train` (fields of Config), the method's `arguments`, and for
+    CoMatch `data`."""
+    train = {"network": SOURCES[data].network, "steps": 2**20, "batch_size": 64, "mu": 1 if method in ONE_EACH else 7}
+    strong = {"fixmatch": "rac", "remixmatch": "CTAugment", "comatch": "fixed"}     # that of others is not known
+    joint = {"passes": "joint"}
+    arguments = {"fixmatch": joint, "simmatch": joint, "comatch": joint, "dash": joint | {"rho0": "unlabeled"},
+                 "uda": joint | {"tau": 0.95, "T": 1.0}, "remixmatch": {"num_strong": 8},
                  "mixmatch": {"lambda_u": 150.0 if data == "cifar100" else 75.0}}
-    return {"train": train | ({"strong": strong[method]} if method in strong else {}), "arguments": arguments[method]}
+    return {"train": train | ({"strong": strong[method]} if method in strong else {}),
+            "arguments": arguments.get(method, {}), "data": {"include_labeled": False} if method == "comatch" else {}}
 
 
 def simmatch_1() -> list[Cell]:
@@ -114,7 +123,7 @@ def simmatch_1() -> list[Cell]:
         method, others = METHODS.get(name), reruns().get((name.removesuffix("(RA)"), column), {})
         cells.append(Cell(name, column, float(row["mean"]), float(row["std"]), reruns=others, method=method,
                           published=method and published(DATASETS[row["dataset"]], method),
-                          unknown="selection rule" + (", strong views" if method == "simmatch" else ""),
+                          unknown="selection rule" + ", strong views" * (method in ("simmatch", "uda", "dash")),
                           missing="" if method else NOT_BUILT, notes=doubts.get((name, column), ()),
                           usb_notes=doubts.get((name, "USB"), ()) if "USB" in others else ()))
     return cells
@@ -129,7 +138,7 @@ def simmatch_2() -> list[Cell]:
         elif name in ("VAT+EntMin", "UDA"):
             notes = ("the rows VAT+EntMin and UDA carry the same numbers",)
         title = name if before == "None" else f"{name} after {before}"
-        missing = NO_IMAGENET if title in ("FixMatch", "SimMatch") else NOT_BUILT
+        missing = NO_IMAGENET if title in TABLE_2 else NOT_BUILT
         cells += [Cell(title, f"ImageNet {share}%, {top}", float(accuracy), missing=missing, notes=notes)
                   for share in (1, 10) for top in ("top1", "top5") if (accuracy := row[f"{top}_{share}pct"])]
     return cells
@@ -155,8 +164,7 @@ def kd_fixmatch() -> list[Cell]:
 
 
 def hdl() -> list[Cell]:
-    cells = [Cell(f"HDL on {name}", DIGITS, method=method, hdl=True)
-             for name, method in METHODS.items() if name != "SimMatch"]
+    cells = [Cell(f"HDL on {name}", DIGITS, method=METHODS[name], hdl=True) for name in HDL_BASES]
     cells.append(Cell("HDL on FixMatch(RA)", "digits-LT@20", method="fixmatch", hdl=True, imbalance=20.0))
     for row in rows_of("hdl_gains"):
         data, base, gain = row["dataset"], row["base_method"], float(row["gain_points"])
