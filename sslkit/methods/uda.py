@@ -6,8 +6,8 @@ The answer to a weak view, sharpened, is the target of the strong view, where th
     l_u = mean over ALL unlabelled rows of 1[max p(a(u)) > tau] KL(q || p(A(u)))
     L   = l_s + lambda_u l_u
 
-FixMatch is the limit of small T. Training signal annealing (tsa), for few labels, leaves out the labelled images that the
-network already knows, so that it does not learn them by heart: l_s = mean of H(y, p(a(x))) over the rows with
+FixMatch is the limit of small T. Training signal annealing (tsa), for few labels, leaves out the labelled images that
+the network already knows, so that it does not learn them by heart: l_s = mean of H(y, p(a(x))) over the rows with
 p_y <= a (1 - 1/C) + 1/C; with s = k/K, a = s (linear), exp(5 (s - 1)) (exp) or 1 - exp(-5 s) (log).
 
 Differs from the paper:

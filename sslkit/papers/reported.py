@@ -61,8 +61,8 @@ class Cell:
                 train["strong"] = known["train"]["strong"]
             if self.method == "kd-fixmatch":
                 train |= {"network": "efficientnet-b0", "weights": "imagenet"}
-        return RunSpec(self.method, DataSpec(data, int(labels), self.imbalance, encoder=at.encoder, size=at.size, **kept),
-                       Config(**train), arguments, Propagate() if self.hdl else None)
+        spec = DataSpec(data, int(labels), self.imbalance, encoder=at.encoder, size=at.size, **kept)
+        return RunSpec(self.method, spec, Config(**train), arguments, Propagate() if self.hdl else None)
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ class RunSpec:
                 "out --encoder, or take another method")
         require(not encoded or self.data.views != 0 or "strong" not in method.views, f"{self.method} needs strong "
                 "views: compute some, with --views 6")
-        require(not encoded or self.data.views >= 3 or method.views.count("weak") < 2, f"{self.method} compares two weak "
-                "views of an image: compute some, with --views 6")
+        require(not encoded or self.data.views >= 3 or method.views.count("weak") < 2, f"{self.method} compares two "
+                "weak views of an image: compute some, with --views 6")
         require(encoded or self.data.views == 6, "--views belongs to --encoder: add it, or leave it out")
         require(encoded or self.train.weights in ("none", "imagenet"), f"there are no {self.train.weights} weights, "
                 "only none and imagenet; a file of weights is for --encoder: add it")

@@ -123,8 +123,9 @@ class Beside(FixMatch):
             left = {kind: [u for own, u in zip(self.views, batch.u) if own == kind] for kind in method.views}
             views = tuple(left[kind].pop(0) if len(left[kind]) > 1 else left[kind][0] for kind in method.views)
             draws = {key.partition(" ")[2]: value for key, value in batch.draws.items() if key.startswith(f"{name} ")}
+            own = batch._replace(u=views, draws=draws)
             with torch.no_grad():
-                found[name] = method.loss(Heads(nets, self.rotations[name]), batch._replace(u=views, draws=draws), progress)
+                found[name] = method.loss(Heads(nets, self.rotations[name]), own, progress)
         return found
 
     def loss(self, nets, batch: Batch, progress: Tensor) -> Step:
