@@ -2,6 +2,7 @@
 folder of photographs."""
 from sslkit.errors import choose, require
 from sslkit.lessons import plots, studies
+from sslkit.lessons.changes import Changes
 from sslkit.lessons.exercises import Exercise, exercise, guess_first, reveal
 from sslkit.lessons.photos import Photos, photographs, right_of
 from sslkit.lessons.plane import Plane, learn_plane

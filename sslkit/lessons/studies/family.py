@@ -113,8 +113,9 @@ class Beside(FixMatch):
         return {}
 
     def draw(self, g: torch.Generator, n_x: int, n_u: int) -> dict[str, Tensor]:
+        own = torch.Generator().manual_seed(int(torch.randint(2**31, (), generator=g)))       # the views stay the same
         return {f"{name} {key}": value for name, method in self.others.items()
-                for key, value in method.draw(g, n_x, n_u).items()}
+                for key, value in method.draw(own, n_x, n_u).items()}
 
     def answers(self, nets, batch: Batch, progress: Tensor) -> dict[str, Step]:
         """What each method makes of the batch."""
