@@ -4,7 +4,7 @@ A Figure shows itself as the last expression of a cell, with an alternative text
 """
 from sslkit.lessons.plots.bars import bars, class_bars, confusion, heat
 from sslkit.lessons.plots.curves import coverage, curves, growth, panels, spread
-from sslkit.lessons.plots.family import TREE, tree
+from sslkit.lessons.plots.family import TREE, dots, tree
 from sslkit.lessons.plots.figure import COLORS, STYLE, Figure, bare, new, styled
 from sslkit.lessons.plots.how import how
 from sslkit.lessons.plots.images import image_grid, picture, scatter, scatters, similarity

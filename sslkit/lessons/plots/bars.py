@@ -38,14 +38,15 @@ def confusion(matrix, classes: Sequence[str], *, title: str = "", xlabel: str = 
 def heat(matrix, rows: Sequence, columns: Sequence, *, ylabel: str, xlabel: str, title: str = "",
          low: float | None = None, high: float | None = None, spread: float | None = None,
          alt: str | None = None) -> Figure:
-    """Fractions (R, C) as coloured cells with their numbers; NaN stays empty. rows (R,), columns (C,): numbers. low,
-    high: where the colours begin and end, by default whole tens of percents around the cells. spread: of the seeds, a
-    fraction; the best cell has a frame if it is ahead of the second by more."""
+    """Fractions (R, C) as coloured cells with their numbers; NaN stays empty. rows (R,), columns (C,): numbers, texts.
+    low, high: where the colours begin and end, by default whole tens of percents around the cells. spread: of the
+    seeds, a fraction; the best cell has a frame if it is ahead of the second by more."""
     matrix = np.asarray(matrix, float)
+    rows, columns = ([each if isinstance(each, str) else f"{each:g}" for each in names] for names in (rows, columns))
     ranks = np.argsort(np.where(np.isnan(matrix), -1, matrix), axis=None)
     (r0, c0), second = np.unravel_index(ranks[-1], matrix.shape), matrix.flat[ranks[-2:][0]]
     ahead = spread is not None and matrix[r0, c0] - second > spread
-    said = f"{np.nanmin(matrix):.0%} to {matrix[r0, c0]:.0%}, best at {ylabel} {rows[r0]:g}, {xlabel} {columns[c0]:g}"
+    said = f"{np.nanmin(matrix):.0%} to {matrix[r0, c0]:.0%}, best at {ylabel} {rows[r0]}, {xlabel} {columns[c0]}"
     said += ", not beyond the spread of the seeds" if spread is not None and not ahead else ""
     figure, axis = new(2.4 + 0.85 * len(columns), 1.3 + 0.5 * len(rows), alt or f"{title or 'accuracy'}: {said}")
     low = np.floor(np.nanmin(matrix) * 10) / 10 if low is None else low
@@ -56,7 +57,9 @@ def heat(matrix, rows: Sequence, columns: Sequence, *, ylabel: str, xlabel: str,
         axis.text(c, r, f"{matrix[r, c]:.0%}", ha="center", va="center", color=INK)
     if ahead:
         axis.add_patch(Rectangle((c0 - 0.47, r0 - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=2))
-    _name_cells(axis, [f"{r:g}" for r in rows], [f"{c:g}" for c in columns], title=title, xlabel=xlabel, ylabel=ylabel)
+    _name_cells(axis, rows, columns, title=title, xlabel=xlabel, ylabel=ylabel)
+    if max(map(len, columns)) > 7:
+        axis.tick_params(axis="x", labelrotation=60)
     return figure
 
 

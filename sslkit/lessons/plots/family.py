@@ -1,7 +1,13 @@
-"""The tree of methods: each with what it adds to its parent."""
+"""The tree of methods, each with what it adds to its parent; and many methods one below the other, with a dot for each
+seed."""
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from sslkit.lessons.plots.figure import COLORS, INK, Figure, new, percents, styled
 from sslkit.lessons.plots.how import Drawing, arrow, box, text
 
 IDEAS = {"consistency": "#DCEBF7", "entropy": "#FDE3CC", "sharpening and mixing": "#E3F2DC", "threshold": "#F9DDE4",
@@ -59,3 +65,33 @@ def tree() -> Drawing:
            f'orient="auto"><path d="M0,0 L9,4 L0,8 z" fill="#333333"/></marker></defs>'
            f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>')
     return Drawing(svg.replace("url(#tip)", "url(#branch)"), alt)
+
+
+@styled
+def dots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, points: bool = False, title: str = "",
+         alt: str | None = None) -> Figure:
+    """Names one below the other, a dot for each seed and a stroke for their mean: panel -> name -> fractions, the same
+    names in each panel. points: the fractions are differences, shown in points with a line at zero."""
+    names, unit, form = list(next(iter(panels.values()))), 100 if points else 1, "+.1f" if points else ".0%"
+    means = {head: ", ".join(f"{name} {unit * np.mean(values):{form}}" for name, values in group.items())
+             for head, group in panels.items()}
+    said = f"{title}, means: " + "; ".join(f"{head}: {each}" for head, each in means.items())
+    wide, high = 2 + 3 * len(panels), 1 + 0.3 * len(names)
+    figure, axes = new(wide, high, alt or said, 1, len(panels), sharey=True, squeeze=False)
+    for axis, (head, group) in zip(axes[0], panels.items()):
+        for y, values in enumerate(unit * np.asarray(group[name], float) for name in names):
+            axis.plot(values, np.full(len(values), y), "o", color=COLORS[0], markersize=6, markeredgecolor="white",
+                      markeredgewidth=0.7)
+            axis.plot(values.mean(), y, "|", color=INK, markersize=13, markeredgewidth=2)
+        axis.set(title=head)
+        axis.grid(False, axis="y")
+        if points:
+            axis.axvline(0, color=INK, linewidth=1)
+            axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+            axis.xaxis.set_major_formatter(lambda x, _: f"{x:+.0f}".replace("-", "\N{MINUS SIGN}") if x else "0")
+        else:
+            percents(axis.xaxis)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
