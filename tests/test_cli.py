@@ -279,6 +279,13 @@ def test_a_diverging_loss_is_a_sentence_and_exit_code_1(sslkit, runs):
 @pytest.mark.parametrize("words, parts", [
     (["trian"], ["unknown command 'trian'", "did you mean 'train'?"]),
     (["train", "fixmach"], ["unknown method 'fixmach'", "did you mean 'fixmatch'?"]),
+    (["train", "dash", "--gamma", "1"], ["gamma is 1, it must be a finite number above 1"]),
+    (["train", "comatch", "--memory", "0"], ["memory is 0, it must be at least 1"]),
+    (["train", "vat", "--eps", "0"], ["eps is 0, it must be a finite number above 0"]),
+    (["train", "vat", "--kl", "revers"], ["did you mean 'reverse'"]),
+    (["train", "uda", "--tsa", "quick"], ["known: none, linear, exp, log"]),
+    (["train", "mixmatch", "--ramp", "2"], ["ramp is 2, it must lie between 0 and 1"]),
+    (["train", "meanteacher", "--encoder", "timm:resnet18", "--views", "2"], ["compares two weak views", "--views 6"]),
     (["train", "kdfixmatch"], ["unknown method 'kdfixmatch'", "known: supervised, pimodel, pseudolabel"]),
     (["train", "kd-fixmatch", "--tau-select", "1.5"], ["tau_select is 1.5", "between 0 and 1"]),
     (["train", "kd-fixmatch", "--clustering", "kmean"], ["--clustering", "did you mean 'kmeans'?"]),

@@ -100,3 +100,19 @@ def test_costs_are_measured_in_steps_of_fixmatch():
     data = split(load("digits"), 20, 0)
     found = family.costs({"Supervised": methods.Supervised(), "FixMatch": methods.FixMatch()}, data, Config(steps=50), rounds=5)
     assert found["FixMatch"] == 1 and 0 < found["Supervised"] < 1
+
+
+def test_dots_show_every_seed_of_every_name():
+    values = {"A": [0.5, 0.7], "B": [0.9, 0.9, 0.6]}
+    figure = plots.dots({"first": values, "second": values}, title="right")
+    left, right = figure.axes
+    drawn = [line.get_xdata().tolist() for line in right.lines if line.get_marker() == "o"]
+    assert drawn == [[0.5, 0.7], [0.9, 0.9, 0.6]] and left.get_yticklabels()[1].get_text() == "B"
+    assert figure.alt == "right, means: first: A 60%, B 80%; second: A 60%, B 80%"
+    assert "A +60.0" in plots.dots({"": values}, points=True).alt
+
+
+def test_heat_takes_names():
+    figure = plots.heat([[0.1, 0.9]], ["FixMatch"], ["used", "right of used"], ylabel="", xlabel="")
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["used", "right of used"]
+    assert "FixMatch" in figure.alt

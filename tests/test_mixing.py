@@ -51,7 +51,7 @@ def mixed(batch, q, weight):
 def test_mixmatch_agrees_with_the_reference(seed):
     rng = np.random.default_rng(seed)
     T, lambda_u, progress = rng.uniform(0.3, 1), rng.uniform(1, 100), [0, 0.005, 0.5][seed % 3]
-    method, nets = MixMatch(T=T, lambda_u=lambda_u), Linear(rng)
+    method, nets = MixMatch(T=T, lambda_u=lambda_u, ramp=1 / 64), Linear(rng)
     batch = a_batch(rng, method, 2)
     step = method.loss(nets, batch, torch.tensor(progress))
     weak = [view.flatten(1).numpy() @ nets.weight.detach().numpy() for view in batch.u]
@@ -68,7 +68,8 @@ def test_mixmatch_agrees_with_the_reference(seed):
 def test_remixmatch_agrees_with_the_reference_over_many_steps(seed, views):
     rng = np.random.default_rng(seed)
     T, weights = rng.uniform(0.3, 1), rng.uniform(0.2, 3, 3)
-    method = ReMixMatch(T=T, lambda_u=weights[0], lambda_s=weights[1], lambda_r=weights[2], num_strong=views)
+    method = ReMixMatch(T=T, lambda_u=weights[0], lambda_s=weights[1], lambda_r=weights[2], num_strong=views,
+                        ramp=1 / 64)
     queue, p_data = np.full((128, C), 1 / C), np.full(C, 1 / C)
     for k in range(6):
         nets = Linear(rng)
@@ -105,6 +106,14 @@ def test_remixmatchs_class_shares_are_those_of_the_labels_after_a_short_run():
         method.setup(Spec(C, SIDE * SIDE, torch.arange(10) % C, 40, B, N // B, steps))
         method.double().loss(nets, batch, torch.tensor(0.5))
         assert torch.allclose(method.p_data, (decay / C + (1 - decay) * shares).double(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [MixMatch, ReMixMatch])
+@pytest.mark.parametrize("steps, share", [(2**20, 1 / 64), (2**16, 1 / 4), (2000, 0.4)])
+def test_the_weight_rises_as_in_the_papers_runs_or_over_two_fifths(kind, steps, share):
+    method = kind()
+    method.setup(Spec(C, SIDE * SIDE, torch.arange(10) % C, 40, B, N // B, steps))
+    assert method.share == share and kind(ramp=0.2).arguments["ramp"] == 0.2
 
 
 @pytest.mark.parametrize("passes", ["split", "joint"])

@@ -17,7 +17,7 @@ from sslkit.files import digest
 
 SECONDS_UNKNOWN = 60                # for a lesson that does not say how long it takes
 SCALARS = (str, int, float, bool, type(None))
-COURSE = ("00", "02", "01", "06", "03", "05", "04", "07", "08")    # the order in which one understands; then by number
+COURSE = ("00", "02", "01", "06", "03", "05", "04", "09", "07", "08")   # in the order of understanding
 FRAMES = "application/vnd.sslkit.frames+json"           # what a slider leaves for pages
 KEPT = {"text/plain", "text/markdown", "image/png", "image/jpeg", "image/svg+xml"}      # of outputs that are committed
 

@@ -14,6 +14,11 @@ def ramp_up(progress: Tensor, share: float) -> Tensor:
     return (progress / share).clamp(max=1) if share else torch.ones_like(progress)
 
 
+def papers_ramp(steps: int) -> float:
+    """The share of a run that takes 2^14 steps, 1/64 of the papers' 2^20, but at most 0.4."""
+    return min(0.4, 2**14 / steps)
+
+
 def align(logits: Tensor, queue: Tensor, pushed: Tensor) -> tuple[Tensor, Tensor]:
     """Distribution alignment: log p (n, C), p divided by the mean of the last batch means, this one among them, rows
     normalised; and the queue with this one. logits (n, C); queue (length, C), a ring; pushed (), how many it got."""

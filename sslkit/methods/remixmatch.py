@@ -10,7 +10,8 @@ view labels several strong ones (augmentation anchoring), and the network predic
     L    = mean H(y', p(x')) + lambda_u w mean H(q', p(u')) + lambda_s w mean H(q, p(S_1))
            + lambda_r mean H(r, p_rot(R(S_1)))
 
-w = min(1, 64 k/K); S_1 is not mixed in the last two; R turns an image by r quarters, a quarter of the batch by each r.
+w = min(1, k / (ramp K)); S_1 is not mixed in the last two; R turns an image by r quarters, a quarter of the batch by
+each r.
 
 Differs from the paper:
 1. Strong views are RandAugment's, not CTAugment's. There are 2 by default; the paper's code has 8, TorchSSL and USB 2.
@@ -19,7 +20,7 @@ Differs from the paper:
 3. FixMatch's protocol. mu is by default that of the other methods; in the paper it is 1 (--mu 1).
 4. p_data is estimated from the labelled batches, as in its code. With labels drawn evenly it stays near 1/C.
 5. The decay of p_data follows the run's length as the EMA does, min(.999, 1 - 10/K); at the paper's K it is its code's
-   .999, with which p_data would still be half 1/C after 693 steps.
+   .999, with which p_data would still be half 1/C after 693 steps. w rises over 2^14 steps, as in MixMatch here.
 """
 from typing import Annotated
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 
 from sslkit.errors import in_unit, not_negative, positive, require
 from sslkit.methods.base import Method
-from sslkit.methods.ops import mixup, mixup_draws, ramp_up, sharpen
+from sslkit.methods.ops import mixup, mixup_draws, papers_ramp, ramp_up, sharpen
 from sslkit.networks import Nets
 from sslkit.records import Batch, Spec, Step
 
@@ -54,12 +55,12 @@ class ReMixMatch(Method):
                  lambda_r: Annotated[float, "weight of the rotation loss (default and paper: 0.5)"] = 0.5,
                  alpha: Annotated[float, "mixing shares follow Beta(alpha, alpha) (default and paper: 0.75)"] = 0.75,
                  num_strong: Annotated[int, "strong views V of an image (default: 2; paper: 8)"] = 2,
-                 ramp: Annotated[float, "share of the run over which the weight of the unlabelled loss rises, 0 to 1 "
-                                 "(default and paper: 0.015625, 1/64)"] = 1 / 64):
+                 ramp: Annotated[float | None, "share of the run over which the weight of the unlabelled loss rises, 0 "
+                                 "to 1 (default: that of 2^14 steps, at most 0.4; paper: 1/64)"] = None):
         super().__init__()
         not_negative(lambda_u=lambda_u, lambda_s=lambda_s, lambda_r=lambda_r)
         positive(T=T, alpha=alpha)
-        in_unit(ramp=ramp)
+        in_unit(**({} if ramp is None else {"ramp": ramp}))
         require(num_strong >= 1, f"num_strong is {num_strong}, it must be at least 1")
         self.T, self.lambda_u, self.lambda_s, self.lambda_r, self.alpha = T, lambda_u, lambda_s, lambda_r, alpha
         self.ramp, self.num_strong, self.views = ramp, num_strong, ("weak", *("strong",) * num_strong)
@@ -67,6 +68,7 @@ class ReMixMatch(Method):
     def setup(self, spec: Spec) -> dict[str, nn.Module]:
         """The last batch means, the labelled shares; and the rotation head."""
         self.decay = max(0.0, min(0.999, 1 - 10 / spec.steps))
+        self.share = papers_ramp(spec.steps) if self.ramp is None else self.ramp
         self.register_buffer("queue", torch.full((QUEUE, spec.num_classes), 1 / spec.num_classes))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
         self.register_buffer("p_data", torch.full((spec.num_classes,), 1 / spec.num_classes))
@@ -94,7 +96,7 @@ class ReMixMatch(Method):
             self.queue.index_copy_(0, (self.pushed % QUEUE).view(1), p.mean(0, keepdim=True))
             self.pushed.add_(1)
             self.p_data.lerp_(y.mean(0), 1 - self.decay)
-        ramp = ramp_up(progress, self.ramp)
+        ramp = ramp_up(progress, self.share)
         return Step(l_s + ramp * (self.lambda_u * l_u + self.lambda_s * l_1) + self.lambda_r * l_rot,
                     {"sup": l_s.detach(), "unsup": l_u.detach(), "anchor": l_1.detach(), "rot": l_rot.detach()},
                     q, torch.ones_like(q[:, 0]))
