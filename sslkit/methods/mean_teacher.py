@@ -12,8 +12,7 @@ of 84.8% on digits. The two views are two draws; public code that compares a vie
 Differs from the paper:
 1. FixMatch's protocol replaces its own, as in Table 2 of the FixMatch paper: an EMA of one decay from the first step,
    one weight. mu is by default that of the other methods; there it is 1 (--mu 1).
-2. lambda_u is 10, the Pi-Model's. With 50 a short run on digits stays below the labels alone.
-3. Short runs have their own clocks for EMA and BatchNorm, see training.Config.
+2. Short runs have their own clocks for EMA and BatchNorm, see training.Config.
 """
 from typing import Annotated
 
@@ -33,7 +32,7 @@ class MeanTeacher(Method):
     views = ("weak", "weak")
 
     def __init__(self,
-                 lambda_u: Annotated[float, "weight of the unlabelled loss (default: 10; paper: 50)"] = 10.0,
+                 lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 50)"] = 50.0,
                  ramp: Annotated[float, "share of the run over which that weight rises, 0 to 1 (default and paper: "
                                  "0.4)"] = 0.4):
         super().__init__()

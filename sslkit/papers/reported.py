@@ -108,7 +108,7 @@ def published(data: str, method: str) -> dict[str, dict]:
     train = {"network": SOURCES[data].network, "steps": 2**20, "batch_size": 64, "mu": 1 if method in ONE_EACH else 7}
     strong = {"fixmatch": "rac", "remixmatch": "CTAugment", "comatch": "fixed"}     # that of others is not known
     joint = {"passes": "joint"}
-    arguments = {"meanteacher": {"lambda_u": 50.0}, "fixmatch": joint, "simmatch": joint, "comatch": joint,
+    arguments = {"fixmatch": joint, "simmatch": joint, "comatch": joint,
                  "dash": joint | {"rho0": "unlabeled"}, "uda": joint | {"tau": 0.95, "T": 1.0},
                  "remixmatch": {"num_strong": 8}, "mixmatch": {"lambda_u": 150.0 if data == "cifar100" else 75.0}}
     return {"train": train | ({"strong": strong[method]} if method in strong else {}),
