@@ -9,7 +9,8 @@ The answer should not change under the small perturbation that would change it m
     L   = l_s + lambda_u min(1, k / (ramp K)) l_u + lambda_e l_e,  l_s = mean H(y, p(a(x))),  u a weak view
 
 Differs from the paper:
-1. xi is 1e-2; the sources' 1e-6 is lost in float32. The pass that finds g is float32 in every run.
+1. xi is 1e-2; the sources' 1e-6 is lost in float32. The passes of u and of u + d, which find g, are float32 in every
+   run: in bfloat16 their difference would be rounding.
 2. eps is 6 for an image of 3 x 32 x 32 values, as in google-research/fixmatch (whose pixels lie in [-1, 1]; ours have
    mean 0 and deviation 1), and follows the square root of their number: the same share of every image.
 3. google-research/fixmatch has the two sides of KL exchanged: kl="reverse".
@@ -73,7 +74,7 @@ class VAT(Method):
     def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
         (u,) = batch.u
         (x,) = nets(batch.x)
-        (plain,) = nets(u, bn="batch")
+        (plain,) = nets(u, bn="batch", dtype=torch.float32)
         log_q = plain.logits.detach().log_softmax(1)                          # (mu*B, C)
 
         with torch.enable_grad():
