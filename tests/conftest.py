@@ -37,7 +37,7 @@ class ByLesson(LoadScopeScheduling):
 def pytest_collection_modifyitems(items):
     """What takes longest first, or one worker would end alone; and not two lessons at once that want the same run: one would wait for
     the other."""
-    order = [f"notebooks/{number}_" for number in ("00", "03", "05", "06", "04", "08", "01", "02", "07", "9")] + [
+    order = [f"notebooks/{number}_" for number in ("00", "03", "05", "06", "04", "08", "09", "01", "02", "07", "9")] + [
         f"tests/test_{name}.py" for name in ("engine", "batch", "methods", "cli", "recipes", "train", "studies", "embed", "bench", "identity")]
     items.sort(key=lambda item: next((k for k, start in enumerate(order) if item.nodeid.startswith(start)), len(order)))
 

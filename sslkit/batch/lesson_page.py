@@ -31,7 +31,8 @@ PAGES = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=St
                     lstrip_blocks=True)
 TAGS = {*bleach.ALLOWED_TAGS, "br", "del", "details", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "p",
         "pre", "s", "span", "sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr"}
-ATTRIBUTES = {"*": ["class", "id", "style"], "a": ["href", "title"], "img": ["alt", "src", "title"]}
+ATTRIBUTES = {"*": ["class", "id", "style"], "a": ["href", "title"], "details": ["open"],
+              "img": ["alt", "src", "title"]}
 MATH_ATTRIBUTES = {"accent", "columnalign", "columnspacing", "display", "displaystyle", "fence", "form", "lspace",
                    "linethickness", "mathsize", "mathvariant", "movablelimits", "rowspacing", "rspace", "scriptlevel",
                    "stretchy", "width"}

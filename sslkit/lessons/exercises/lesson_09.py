@@ -6,7 +6,8 @@ EXERCISES = {
         "Which method will have the highest mean with 20 labels?",
         choices=("MeanTeacher", "VAT", "MixMatch", "ReMixMatch", "FixMatch", "FreeMatch", "CoMatch", "SimMatch")),
     "09.1": Exercise(
-        "You give UDA a very small temperature $T$. Which method does it become, but for the value of its threshold?",
+        "You give UDA a very small temperature $T$. Which method does it become, apart from the "
+        "value of its threshold?",
         answer="FixMatch", choices=("Pseudo-Label", "FixMatch", "MixMatch", "Dash"),
         hint="Open *FixMatch → UDA* above. What is $\\mathrm{softmax}(z / T)$ for a tiny $T$?",
         why="The sharpened answer becomes one-hot: a label. And the KL divergence from a one-hot target is the cross "
