@@ -9,6 +9,7 @@ from sslkit.methods.freematch import FreeMatch
 from sslkit.methods.kd_fixmatch import KDFixMatch
 from sslkit.methods.mean_teacher import MeanTeacher
 from sslkit.methods.mixmatch import MixMatch
+from sslkit.methods.ops import align
 from sslkit.methods.pi_model import PiModel
 from sslkit.methods.pseudo_label import PseudoLabel
 from sslkit.methods.remixmatch import ReMixMatch
