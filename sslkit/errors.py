@@ -2,6 +2,8 @@
 import difflib
 from collections.abc import Iterable
 
+TINY = 1.2e-38                    # about the least of the normal float32 numbers
+
 
 class InputError(ValueError):
     """The user gave something that cannot be used. The message tells them in one sentence; the command exits with 2."""
@@ -29,19 +31,24 @@ def require(ok: bool, message: str) -> None:
         raise InputError(message)
 
 
-def in_unit(**values: float) -> None:
-    """Raise an InputError unless each named value lies in [0, 1]."""
-    for name, value in values.items():
+def in_unit(**values: float | None) -> None:
+    """Raise an InputError unless each named value lies in [0, 1] or is None."""
+    for name, value in _given(values):
         require(0 <= value <= 1, f"{name} is {value:g}, it must lie between 0 and 1")
 
 
-def not_negative(**values: float) -> None:
-    """Raise an InputError unless each named value is a finite number from 0 up."""
-    for name, value in values.items():
+def not_negative(**values: float | None) -> None:
+    """Raise an InputError unless each named value is a finite number from 0 up, or None."""
+    for name, value in _given(values):
         require(0 <= value < float("inf"), f"{name} is {value:g}, it must be a finite number from 0 up")
 
 
-def positive(**values: float) -> None:
-    """Raise an InputError unless each named value is a finite number above 0."""
-    for name, value in values.items():
+def positive(**values: float | None) -> None:
+    """Raise an InputError unless each named value is a finite number above 0 that float32 holds, or None."""
+    for name, value in _given(values):
         require(0 < value < float("inf"), f"{name} is {value:g}, it must be a finite number above 0")
+        require(value >= TINY, f"{name} is {value:g}, it must be at least {TINY:g}")
+
+
+def _given(values: dict[str, float | None]) -> list[tuple[str, float]]:
+    return [(name, value) for name, value in values.items() if value is not None]

@@ -83,7 +83,7 @@ def test_the_step_beside_it_makes_the_same_passes(kind, monkeypatch):
     config, machine = Config(network="small", batch_size=4, mu=2, strong="usb").resolve(data, data.images.device), Machine("cpu")
     method = kind()
     nets, optimizer, feed = bench.set_up(method, data, config, machine)
-    passes = bench.Passes(method, nets, feed(0))
+    passes = bench.Recorded(method, nets, feed(0))
     plain = bench.SamePasses(method.views, passes)
     theirs = bench.set_up(plain, data, config, machine)
     seen, found, forward = [], [], Network.forward

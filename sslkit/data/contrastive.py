@@ -37,10 +37,8 @@ def jitter(images: Tensor, g: Generator, *, flip: bool = True) -> Tensor:
     sizes = torch.where(fits.any(0), sizes.gather(1, first.expand(2, 1, n))[:, 0], side)
     starts = (torch.stack(corner).gather(1, first.expand(2, 1, n))[:, 0] * (side - sizes + 1)).floor()
     x = resized_crop(images, starts, sizes, mirror)
-    if c == 3:
-        values = torch.stack((*(1 + CHANGE * f for f in factors), turn * HUE))
-        x = _recolored(x.flatten(2), order.where(jittered, -1), values, grey)
-    return x.view_as(images)
+    values = torch.stack((*(1 + CHANGE * f for f in factors), turn * HUE))
+    return _recolored(x.flatten(2), order.where(jittered, -1), values, grey).view_as(images)
 
 
 def resized_crop(images: Tensor, starts: Tensor, sizes: Tensor, mirror: Tensor) -> Tensor:
@@ -71,8 +69,10 @@ def _resampled(x: Tensor, at: Tensor, weight: Tensor) -> Tensor:
 
 
 def _recolored(x: Tensor, order: Tensor, values: Tensor, grey: Tensor) -> Tensor:
-    """ColorJitter and RandomGrayscale, in place. x: (N, 3, P) uint8; order: (4, N), which op comes at each turn, -1 for
-    none; values: (4, N) of brightness, contrast, saturation and hue; grey: (N,)."""
+    """ColorJitter and RandomGrayscale, in place. x: (N, C, P) uint8; order: (4, N), which op comes at each turn, -1 for
+    none; values: (4, N) of brightness, contrast, saturation and hue, of which one channel has the first two; grey:
+    (N,)."""
+    values = values if x.shape[1] == 3 else values[:2]
     for turn in order:
         for k, value in enumerate(values):
             rows = (turn == k).nonzero()[:, 0]
@@ -83,7 +83,7 @@ def _recolored(x: Tensor, order: Tensor, values: Tensor, grey: Tensor) -> Tensor
                     enhance(part, [len(part) * (k <= op) for op in range(3)], value)
                 x.index_copy_(0, there, part if k < 3 else shift_hue(part, value))
     rows = send(grey.nonzero()[:, 0], x.device)
-    return x.index_copy_(0, rows, luma(x.index_select(0, rows).float()).to(torch.uint8).expand(-1, 3, -1))
+    return x.index_copy_(0, rows, luma(x.index_select(0, rows).float()).to(torch.uint8).expand(-1, x.shape[1], -1))
 
 
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class FreeMatch(Method):
                  passes: Passes = "split"):
         super().__init__()
         not_negative(lambda_u=lambda_u, lambda_f=lambda_f)
-        in_unit(max_tau=max_tau, **({} if m is None else {"m": m}))
+        in_unit(max_tau=max_tau, m=m)
         self.lambda_u, self.lambda_f, self.m, self.max_tau = lambda_u, lambda_f, m, max_tau
         self.passes = known_passes(passes)
 

@@ -10,9 +10,11 @@ The teacher normalises by its own batch. With running statistics, which lag behi
 of 84.8% on digits. The two views are two draws; public code that compares a view with itself has a loss of zero.
 
 Differs from the paper:
-1. FixMatch's protocol replaces its own, as in Table 2 of the FixMatch paper: an EMA of one decay from the first step,
-   one weight. mu is by default that of the other methods; there it is 1 (--mu 1).
-2. Short runs have their own clocks for EMA and BatchNorm, see training.Config.
+1. The teacher's decay is the same in all steps; the paper's is lower at the start. The paper's loss has the labelled
+   images too, and its weight rises as a sigmoid.
+2. Weight and ramp are those of the FixMatch paper's Table 2, and so is the protocol. mu is by default that of the other
+   methods; there it is 1 (--mu 1).
+3. Short runs have their own clocks for EMA and BatchNorm, see training.Config.
 """
 from typing import Annotated
 
@@ -32,9 +34,9 @@ class MeanTeacher(Method):
     views = ("weak", "weak")
 
     def __init__(self,
-                 lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 50)"] = 50.0,
-                 ramp: Annotated[float, "share of the run over which that weight rises, 0 to 1 (default and paper: "
-                                 "0.4)"] = 0.4):
+                 lambda_u: Annotated[float, "weight of the unlabelled loss (default, and FixMatch paper: 50)"] = 50.0,
+                 ramp: Annotated[float, "share of the run over which that weight rises, 0 to 1 (default, and "
+                                 "FixMatch paper: 0.4)"] = 0.4):
         super().__init__()
         not_negative(lambda_u=lambda_u)
         in_unit(ramp=ramp)

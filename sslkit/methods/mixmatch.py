@@ -45,7 +45,7 @@ class MixMatch(Method):
         super().__init__()
         not_negative(lambda_u=lambda_u)
         positive(T=T, alpha=alpha)
-        in_unit(**({} if ramp is None else {"ramp": ramp}))
+        in_unit(ramp=ramp)
         self.T, self.lambda_u, self.alpha, self.ramp = T, lambda_u, alpha, ramp
 
     def setup(self, spec: Spec) -> dict[str, nn.Module]:

@@ -11,7 +11,7 @@ def sharpen(q: Tensor, T: float) -> Tensor:
 
 def ramp_up(progress: Tensor, share: float) -> Tensor:
     """() from 0 at the start of a run to 1 after `share` of it, then 1. progress: () in [0, 1]."""
-    return (progress / share).clamp(max=1) if share else torch.ones_like(progress)
+    return (progress / share).clamp(max=1) if share > 1e-9 else torch.ones_like(progress)
 
 
 def papers_ramp(steps: int) -> float:

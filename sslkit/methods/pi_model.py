@@ -10,9 +10,11 @@ target of the second.
 The weight rises slowly: at the start the network would only agree with its own random answers.
 
 Differs from the paper:
-1. FixMatch's protocol replaces its own (Adam, dropout as noise, translations alone), as in Table 2 of the FixMatch
-   paper. mu is by default that of the other methods; there it is 1 (--mu 1).
-2. Short runs have their own clocks for EMA and BatchNorm, see training.Config.
+1. The target carries no gradient; the paper's flows through both views. Its loss has the labelled images too, and its
+   weight rises as a Gaussian.
+2. Weight and ramp are those of the FixMatch paper's Table 2, and so is the protocol (the paper has Adam, dropout and
+   noise on the pixels). mu is by default that of the other methods; there it is 1 (--mu 1).
+3. Short runs have their own clocks for EMA and BatchNorm, see training.Config.
 """
 from typing import Annotated
 
@@ -32,9 +34,9 @@ class PiModel(Method):
     views = ("weak", "weak")
 
     def __init__(self,
-                 lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 10)"] = 10.0,
-                 ramp: Annotated[float, "share of the run over which that weight rises, 0 to 1 (default and paper: "
-                                 "0.4)"] = 0.4):
+                 lambda_u: Annotated[float, "weight of the unlabelled loss (default, and FixMatch paper: 10)"] = 10.0,
+                 ramp: Annotated[float, "share of the run over which that weight rises, 0 to 1 (default, and "
+                                 "FixMatch paper: 0.4)"] = 0.4):
         super().__init__()
         not_negative(lambda_u=lambda_u)
         in_unit(ramp=ramp)

@@ -32,11 +32,11 @@ class PseudoLabel(Method):
     views = ("weak",)
 
     def __init__(self,
-                 tau: Annotated[float, "confidence above which a pseudo-label is kept, 0 to 1 (default and paper: "
-                                "0.95)"] = 0.95,
-                 lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 1)"] = 1.0,
-                 ramp: Annotated[float, "share of the run over which that weight rises, 0 to 1 (default and paper: "
-                                 "0.4)"] = 0.4):
+                 tau: Annotated[float, "confidence above which a pseudo-label is kept, 0 to 1 (default, and "
+                                "FixMatch paper: 0.95)"] = 0.95,
+                 lambda_u: Annotated[float, "weight of the unlabelled loss (default, and FixMatch paper: 1)"] = 1.0,
+                 ramp: Annotated[float, "share of the run over which that weight rises, 0 to 1 (default, and "
+                                 "FixMatch paper: 0.4)"] = 0.4):
         super().__init__()
         in_unit(tau=tau, ramp=ramp)
         not_negative(lambda_u=lambda_u)

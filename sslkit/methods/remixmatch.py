@@ -60,7 +60,7 @@ class ReMixMatch(Method):
         super().__init__()
         not_negative(lambda_u=lambda_u, lambda_s=lambda_s, lambda_r=lambda_r)
         positive(T=T, alpha=alpha)
-        in_unit(**({} if ramp is None else {"ramp": ramp}))
+        in_unit(ramp=ramp)
         require(num_strong >= 1, f"num_strong is {num_strong}, it must be at least 1")
         self.T, self.lambda_u, self.lambda_s, self.lambda_r, self.alpha = T, lambda_u, lambda_s, lambda_r, alpha
         self.ramp, self.num_strong, self.views = ramp, num_strong, ("weak", *("strong",) * num_strong)
@@ -96,7 +96,7 @@ class ReMixMatch(Method):
             self.queue.index_copy_(0, (self.pushed % QUEUE).view(1), p.mean(0, keepdim=True))
             self.pushed.add_(1)
             self.p_data.lerp_(y.mean(0), 1 - self.decay)
-        ramp = ramp_up(progress, self.share)
-        return Step(l_s + ramp * (self.lambda_u * l_u + self.lambda_s * l_1) + self.lambda_r * l_rot,
+        w = ramp_up(progress, self.share)
+        return Step(l_s + w * (self.lambda_u * l_u + self.lambda_s * l_1) + self.lambda_r * l_rot,
                     {"sup": l_s.detach(), "unsup": l_u.detach(), "anchor": l_1.detach(), "rot": l_rot.detach()},
                     q, torch.ones_like(q[:, 0]))

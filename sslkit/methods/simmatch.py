@@ -84,7 +84,7 @@ class SimMatch(Method):
         in_unit(tau=tau, alpha=alpha, bank_momentum=bank_momentum)
         not_negative(lambda_u=lambda_u, lambda_in=lambda_in)
         positive(t=t)
-        require(da_length >= 1, f"da_length is {da_length}, it must be at least 1")
+        require(1 <= da_length <= 10000, f"da_length is {da_length}, it must be from 1 to 10000")
         self.tau, self.lambda_u, self.lambda_in, self.alpha, self.t = tau, lambda_u, lambda_in, alpha, t
         self.memory, self.passes = choose("memory", memory, MEMORY.__args__), known_passes(passes)
         self.bank_momentum, self.da_length, self.p_hat, self.q_hat = bank_momentum, da_length, p_hat, q_hat

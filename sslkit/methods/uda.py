@@ -36,8 +36,9 @@ class UDA(Method):
                                 "0.8)"] = 0.8,
                  T: Annotated[float, "sharpening temperature, smaller is sharper (default and paper: 0.4)"] = 0.4,
                  lambda_u: Annotated[float, "weight of the unlabelled loss (default and paper: 1)"] = 1.0,
-                 tsa: Annotated[TSA, "training signal annealing: how fast labelled images that are known come back "
-                                "(default: none; paper: exp with few labels)"] = "none",
+                 tsa: Annotated[TSA, "training signal annealing: the schedule by which labelled images that the "
+                                "network classifies well are used again (default: none; paper: exp, with few "
+                                "labels)"] = "none",
                  passes: Passes = "split"):
         super().__init__()
         in_unit(tau=tau)

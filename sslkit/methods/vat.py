@@ -9,13 +9,13 @@ The answer should not change under the small perturbation that would change it m
     L   = l_s + lambda_u min(1, k / (ramp K)) l_u + lambda_e l_e,  l_s = mean H(y, p(a(x))),  u a weak view
 
 Differs from the paper:
-1. xi is 1e-2; the sources' 1e-6 is lost in float32. The passes of u and of u + d, which find g, are float32 in every
-   run: in bfloat16 their difference would be rounding.
+1. xi is eps / 100; the sources' 1e-6 is lost in float32. The passes of u and of u + d, which find g, are float32 in
+   every run, on a GPU without TF32: in fewer bits their difference would be rounding.
 2. eps is 6 for an image of 3 x 32 x 32 values, as in google-research/fixmatch (whose pixels lie in [-1, 1]; ours have
    mean 0 and deviation 1), and follows the square root of their number: the same share of every image.
 3. google-research/fixmatch has the two sides of KL exchanged: kl="reverse".
-4. FixMatch's protocol replaces its own. mu is by default that of the other methods; in the FixMatch paper it is 1
-   (--mu 1).
+4. Weights and ramp are those of the FixMatch paper's Table 2, and so is the protocol; the paper has weight 1 and no
+   ramp. mu is by default that of the other methods; there it is 1 (--mu 1).
 5. Short runs have their own clocks for EMA and BatchNorm, see training.Config.
 """
 import math
@@ -46,26 +46,28 @@ class VAT(Method):
 
     def __init__(self,
                  eps: Annotated[float | None, "L2 norm of the perturbation (default: 6 sqrt(values of an image / "
-                                "3072); paper: 6 on CIFAR and SVHN)"] = None,
-                 lambda_u: Annotated[float, "weight of the loss under perturbation (default and paper: 0.3)"] = 0.3,
-                 lambda_e: Annotated[float, "weight of the entropy (default and paper: 0.06)"] = 0.06,
-                 xi: Annotated[float, "L2 norm of the noise at which the gradient is taken (default: 0.01; paper: "
-                               "1e-6)"] = 1e-2,
+                                "3072); FixMatch paper: 6, pixels in [-1, 1])"] = None,
+                 lambda_u: Annotated[float, "weight of the loss under perturbation (default, and FixMatch paper: "
+                                     "0.3)"] = 0.3,
+                 lambda_e: Annotated[float, "weight of the entropy (default, and FixMatch paper: 0.06)"] = 0.06,
+                 xi: Annotated[float | None, "L2 norm of the noise at which the gradient is taken (default: eps / 100; "
+                               "paper: 1e-6)"] = None,
                  kl: Annotated[Literal["forward", "reverse"], "forward: KL(p(u) || p(u + r)); reverse: the two sides "
                                "exchanged (default: forward; paper: forward)"] = "forward",
-                 ramp: Annotated[float, "share of the run over which lambda_u rises, 0 to 1 (default and paper: "
-                                 "0.4)"] = 0.4):
+                 ramp: Annotated[float, "share of the run over which lambda_u rises, 0 to 1 (default, and FixMatch "
+                                 "paper: 0.4)"] = 0.4):
         super().__init__()
-        positive(xi=xi, **({} if eps is None else {"eps": eps}))
+        positive(xi=xi, eps=eps)
         not_negative(lambda_u=lambda_u, lambda_e=lambda_e)
         in_unit(ramp=ramp)
         self.eps, self.lambda_u, self.lambda_e, self.xi, self.ramp = eps, lambda_u, lambda_e, xi, ramp
         self.kl = choose("kl", kl, ("forward", "reverse"))
 
     def setup(self, spec: Spec) -> dict[str, nn.Module]:
-        """Nothing but the size of the noise."""
+        """Nothing but the shape of the noise, and both lengths."""
         self.image = spec.image
         self.length = 6 * math.sqrt(math.prod(spec.image) / 3072) if self.eps is None else self.eps
+        self.noise = self.length / 100 if self.xi is None else self.xi
         return {}
 
     def draw(self, g: torch.Generator, n_x: int, n_u: int) -> dict[str, Tensor]:
@@ -74,11 +76,10 @@ class VAT(Method):
     def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:
         (u,) = batch.u
         (x,) = nets(batch.x)
-        (plain,) = nets(u, bn="batch", dtype=torch.float32)
-        log_q = plain.logits.detach().log_softmax(1)                          # (mu*B, C)
-
-        with torch.enable_grad():
-            d = scaled(batch.draws["noise"], self.xi).requires_grad_()
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            (plain,) = nets(u, bn="batch", dtype=torch.float32)
+            log_q = plain.logits.detach().log_softmax(1)                      # (mu*B, C)
+            d = scaled(batch.draws["noise"], self.noise).requires_grad_()
             (near,) = nets(u.detach() + d, bn="batch", dtype=torch.float32)
             (g,) = torch.autograd.grad(self.divergence(log_q, near.logits), d)
         (far,) = nets(u + scaled(g, self.length), bn="batch")

@@ -24,6 +24,8 @@ class Network(nn.Module):
         self.find_norms()
 
     def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Out:
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"a backbone computes in float32 or bfloat16, not in {dtype}")
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             feat = self.backbone(x)
         feat = feat.float()

@@ -145,7 +145,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     return 1000 * (time.perf_counter() - begin)
 
 
-class Passes:
+class Recorded:
     """The passes that a method makes through the networks in a step; call it with networks that shall make them, on the
     tensors of that step."""
 
@@ -175,7 +175,7 @@ class Passes:
 class SamePasses(Method):
     """FixMatch's arithmetic on the passes of another method."""
 
-    def __init__(self, views: tuple[str, ...], passes: Passes):
+    def __init__(self, views: tuple[str, ...], passes: Recorded):
         super().__init__()
         self.views, self.passes = views, passes
 
@@ -192,7 +192,7 @@ def our_works(method: Method, data: SSLData, config: Config, machine: Machine) -
     """What is measured beside the naive step, and the feed of our step. bare, step: of the method. fixmatch: see above.
     augment, pillow: a batch's strong views of variant usb, ours and Pillow's."""
     nets, optimizer, feed = set_up(method, data, config, machine)
-    passes, step = Passes(method, nets, feed(0)), itertools.count()
+    passes, step = Recorded(method, nets, feed(0)), itertools.count()
 
     def bare() -> None:
         """The gradient is that of the plainest loss."""

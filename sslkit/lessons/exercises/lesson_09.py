@@ -18,7 +18,7 @@ EXERCISES = {
         answer="UDA", choices=("FixMatch", "Dash", "UDA"),
         hint="`sslkit train dash --help` has the thresholds. Dash's is a loss: $-\\log 0.9$ is 0.105.",
         why="UDA's threshold is 0.8, FixMatch's 0.95. Dash's tightest is a loss of 0.05, a confidence of 0.951: late "
-            "in training Dash is FixMatch."),
+            "in training Dash has FixMatch's threshold."),
     "09.3": Exercise(
         "Dash starts from a labelled loss of 2. Each time it tightens, the threshold is divided by 1.27. How many "
         "times must it tighten until it is below 0.05?",

@@ -15,7 +15,7 @@ from sslkit.lessons.session import fit_all
 from sslkit.lessons.studies.tools import DIGITS, Rows, labeled, read
 from sslkit.methods import ALL, FixMatch, Method
 from sslkit.records import Batch, Out, Spec, Step
-from sslkit.training import Config, DataSpec, Feed, set_up, take_step, train
+from sslkit.training import Config, DataSpec, Feed, Machine, set_up, take_step, train
 
 FEW, SKEW = 200, 20.0            # unlabelled images, and how many of the first class there are for each of the last
 
@@ -36,7 +36,7 @@ def one_wrong(data: SSLData) -> SSLData:
 def hardships(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS) -> Rows:
     """Every method as usual; with one wrong label; with FEW unlabelled images; with as many, skewed by SKEW, while the
     labelled ones are not. A row a condition, method and seed: test accuracy, and that of the rarest third."""
-    jobs, rare = {}, read(source).num_classes // 3
+    jobs, rare = {}, max(1, read(source).num_classes // 3)
     for seed in seeds:
         usual = labeled(source, labels, seed)
         hard = {"as usual": usual, "one wrong label": one_wrong(usual),
@@ -77,7 +77,8 @@ def costs(methods: Mapping[str, Method], data: SSLData, config: Config, rounds: 
 
 
 class Heads:
-    """Networks whose every head is a random rotation of the pooled features, which keeps all their cosines."""
+    """Networks whose every head is a random projection of the pooled features; where it is as wide as these, it keeps
+    all their cosines."""
 
     def __init__(self, nets, rotations: Mapping[str, Tensor]):
         self.nets, self.rotations = nets, rotations
@@ -139,7 +140,7 @@ def same_moment(data: SSLData, config: Config, step: int, source: DataSpec = DIG
     """Train FixMatch to `step` with every other semi-supervised method beside it. For each method, of all unlabelled
     images: the labels (N,) that it would give at that moment, and which of them it would keep (N,) bool."""
     beside = Beside({name: method for name, method in standalone(source).items() if method.views})
-    for snap in train(beside, data, replace(config, eval_every=step)):
+    for snap in train(beside, data, replace(config, eval_every=step), Machine("cpu")):
         if snap.step >= step:
             break
     config = config.resolve(data, data.images.device)
