@@ -68,11 +68,11 @@ def shared(tmp_path_factory):
     return str(tmp_path_factory.mktemp("studies"))
 
 
-SMALL = {"fixmatch_parts": ({}, 5), "fixmatch_strength": ({"magnitudes": (0, 0.5)}, 2), "methods": ({"amounts": (20, 40)}, 12), "thresholds": ({"taus": (0.5,)}, 4), "simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
+SMALL = {"fixmatch_parts": ({}, 5), "fixmatch_strength": ({"magnitudes": (0, 0.5)}, 2), "methods": ({"amounts": (20, 40)}, 26), "thresholds": ({"taus": (0.5,)}, 4), "simmatch_sweep": ({"alphas": (0.5, 1.0), "ts": (0.1,)}, 2), "kd_fixmatch_methods": ({}, 1),
          "kd_fixmatch_noise": ({"rates": (0, 0.4)}, 2), "kd_fixmatch_labels": ({}, 4),
          "kd_fixmatch_mistakes": ({}, 1), "kd_fixmatch_clusterings": ({}, 5),
          "kd_fixmatch_thresholds": ({"selects": (0.8, 0.95), "taus": (0.8, 0.95)}, 4), "hdl_gains": ({"imbalances": (20,)}, 5),
-         "hdl_evaluations": ({}, 12)}
+         "hdl_evaluations": ({}, 12), "hardships": ({}, 52), "equal_seconds": ({}, 13)}
 OTHERS = {"kd_fixmatch_encoders"}                   # of features, see test_embed
 
 
@@ -82,6 +82,8 @@ def test_a_study_is_a_table_and_trains_nothing_twice(study, shared, monkeypatch,
     monkeypatch.setenv("SSLKIT_RUNS", shared)
     if study == "hdl_evaluations":
         monkeypatch.setattr(studies.hdl, "HDL_BASES", (MixMatch, FixMatch))     # it labels at every evaluation: 3 s a method
+    if study == "equal_seconds":                                           # measured anew each time
+        monkeypatch.setattr(studies.family, "costs", lambda methods, data, config: dict.fromkeys(methods, 1.0))
     rows = studies.STUDIES[study](20, [3], 12, **grid)
     assert len({tuple(row) for row in rows}) == 1 and all(row["seed"] == 3 for row in rows)
     assert len(rows) == count
