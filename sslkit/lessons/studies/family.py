@@ -12,17 +12,12 @@ from torch import Tensor, nn
 from sslkit.data import SSLData, split
 from sslkit.files import digest
 from sslkit.lessons.session import fit_all
-from sslkit.lessons.studies.tools import DIGITS, Rows, labeled, read
-from sslkit.methods import ALL, FixMatch, Method
+from sslkit.lessons.studies.tools import DIGITS, Rows, labeled, read, standalone
+from sslkit.methods import FixMatch, Method
 from sslkit.records import Batch, Out, Spec, Step
 from sslkit.training import Config, DataSpec, Feed, Machine, set_up, take_step, train
 
 FEW, SKEW = 200, 20.0            # unlabelled images, and how many of the first class there are for each of the last
-
-
-def standalone(source: DataSpec) -> dict[str, Method]:
-    """Every method that trains alone on this data, by its class's name."""
-    return {kind.__name__: kind() for kind in ALL if kind.standalone and not (source.encoder and kind.pixels)}
 
 
 def one_wrong(data: SSLData) -> SSLData:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from sslkit.data import SSLData
 from sslkit.lessons.session import fit_all
-from sslkit.lessons.studies.tools import DIGITS, Rows, labeled
-from sslkit.methods import ALL, FixedLabels, FixMatch, FreeMatch, Method, Supervised
+from sslkit.lessons.studies.tools import DIGITS, Rows, labeled, standalone
+from sslkit.methods import FixedLabels, FixMatch, FreeMatch, Method, Supervised
 from sslkit.training import Config, DataSpec
 
 
@@ -60,9 +60,8 @@ def fixmatch_strength(labels: int, seeds: Sequence[int], steps: int, source: Dat
 def methods_compared(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS,
                      amounts: Sequence[float] = ()) -> Rows:
     """Every method that trains alone on this data, with `labels` labelled images, or with each of these amounts."""
-    methods = {kind.__name__: kind() for kind in ALL if kind.standalone and not (source.encoder and kind.pixels)}
     return [row for amount in amounts or (labels,)
-            for row in variants(methods, "method", int(amount), seeds, steps, source)]
+            for row in variants(standalone(source), "method", int(amount), seeds, steps, source)]
 
 
 def thresholds_compared(labels: int, seeds: Sequence[int], steps: int, source: DataSpec = DIGITS,

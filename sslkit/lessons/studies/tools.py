@@ -5,6 +5,7 @@ from functools import cache
 from sslkit.data import SSLData, split
 from sslkit.labelers import label_quality
 from sslkit.lessons.session import fit_all
+from sslkit.methods import ALL, Method
 from sslkit.records import PseudoLabels
 from sslkit.training import DataSpec
 
@@ -21,6 +22,11 @@ def read(data: DataSpec) -> SSLData:
 def labeled(data: DataSpec, labels: int, seed: int, imbalance: float = 1.0) -> SSLData:
     """The data with `labels` labelled rows."""
     return split(read(data), labels, seed, imbalance=imbalance)
+
+
+def standalone(data: DataSpec) -> dict[str, Method]:
+    """Every method that trains alone on this data, by its class's name."""
+    return {kind.__name__: kind() for kind in ALL if kind.standalone and not (data.encoder and kind.pixels)}
 
 
 def share_and_precision(data: SSLData, name: str, labels: PseudoLabels) -> dict[str, float | None]:
