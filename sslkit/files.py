@@ -1,17 +1,20 @@
 """Where the store is, atomic file writes, digests, deferred stop signals, folder locks and leases."""
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
 import signal
+import sys
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from sslkit.errors import Busy, InputError
 
@@ -143,8 +146,9 @@ def is_locked(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; Busy if another process does. The lock goes with the process, however it ends."""
+def locked(folder: Path) -> Iterator[IO]:
+    """Hold the run's folder; Busy if another process does. The lock goes with the process, however it ends. Gives the
+    open file that carries it."""
     flags = getattr(os, "O_NOFOLLOW", 0)                # a file that a link points at is not ours to touch
     try:
         file = open(folder / ".lock", "a", opener=lambda path, more: os.open(path, flags | more, 0o666))
@@ -155,6 +159,30 @@ def locked(folder: Path) -> Iterator[None]:
             time.sleep(0.05)                            # is_locked() may have looked at this moment
             if not _lock(file, "LOCK_EX"):
                 raise Busy(f"another process is training in {folder}")
+        yield file
+
+
+@contextmanager
+def waiting(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` as locked() does, made where it is missing. While another process holds it, wait, with a note on
+    stderr that says `what` it does. InputError where the folder cannot be written."""
+    gone = 0
+    with ExitStack() as stack:
+        for wait in itertools.count():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(locked(folder))
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / ".lock")):
+                    break
+            except Busy:
+                if wait == 6:
+                    print(f"note: another process {what}; waiting for it", file=sys.stderr)
+            except (OSError, InputError) as error:
+                cause, gone = error.__cause__ or error, gone + 1
+                if not isinstance(cause, FileNotFoundError) or gone > 20:     # else: it was removed at this moment
+                    raise cannot_write(folder, cause) from cause
+            stack.close()                               # that lock went away with a folder that was here before
+            time.sleep(min(1, 0.05 * 2**min(wait, 5)))
         yield
 
 

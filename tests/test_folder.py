@@ -1,13 +1,19 @@
 """Folders of images: what every format becomes, what is refused, and the cache under every ill treatment."""
 import errno
+import hashlib
 import json
 import os
+import random
 import resource
+import signal
+import subprocess
 import sys
 import threading
+import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +23,7 @@ from sslkit.data import cache as cache_module
 from sslkit.data import folder
 from sslkit.data.folder import decode, read_folder, read_pictures
 from sslkit.errors import InputError
+from sslkit.files import locked
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -527,7 +534,7 @@ def test_large_arrays_lie_in_files_and_are_the_same(base, cache, monkeypatch, ba
     read, again = (read_folder(base, size=8, skip_bad_images=bad) for _ in range(2))
     assert equal(read, small) and equal(again, small)
     assert mapped(read.images) and mapped(again.images) and not mapped(small.images) and not mapped(again.test_images)
-    assert len(list(cache.iterdir())) == 1      # the file that was filled has no name
+    assert len(list(cache.iterdir())) == 1
     again.images[:] = 0
     assert equal(read_folder(base, size=8, skip_bad_images=bad), small)      # what is written stays with its process
 
@@ -539,6 +546,40 @@ def test_without_room_for_such_a_file_the_memory_must_do(base, cache, monkeypatc
     monkeypatch.setattr(cache_module, "LARGE", 100)
     monkeypatch.setattr(os, "posix_fallocate", full)
     assert colors(read_folder(base, size=8).images)[:2] == [GREEN, RED]
+
+
+def test_without_posix_fallocate_the_file_is_filled(base, cache, monkeypatch):
+    monkeypatch.setattr(cache_module, "LARGE", 100)
+    small = read_folder(base, size=8)
+    remove(cache)
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert equal(read_folder(base, size=8), small) and mapped(read_folder(base, size=8).images)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path, monkeypatch):
+    """A disk of 200 kB for the cache."""
+    (tmp_path / "cache").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", tmp_path / "cache"], capture_output=True).returncode:
+        pytest.skip("only root may mount a disk")
+    yield
+    subprocess.run(["umount", tmp_path / "cache"], check=True)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_full_disk_is_a_sentence_or_a_warning(base, tiny_disk, cache, monkeypatch, large):
+    whole = decode(base / "train/ant/0.png", 128)
+    if large:
+        monkeypatch.setattr(cache_module, "LARGE", 100)
+        monkeypatch.setattr(cache_module.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+        with pytest.raises(InputError, match=r"could not write .*images.npy: no space left on the disk; these images take 0.0 GB.*SSLKIT_CACHE"):
+            read_folder(base, size=128)
+        assert sum(file.stat().st_size for file in cache.rglob("*.npy")) == 0
+        monkeypatch.undo()
+    else:
+        with pytest.warns(UserWarning, match="not cached in .*No space left"):
+            arrays = read_folder(base, size=128)
+        assert np.array_equal(arrays.images[0], whole) and list(cache.iterdir()) == []
 
 
 def test_sizes_and_folders_have_caches_of_their_own(base, cache):
@@ -603,17 +644,19 @@ def test_data_that_cannot_be_cached_still_loads(base, cache, monkeypatch, way):
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed_after_an_hour(base, cache):
+def test_what_others_left_is_removed_unless_they_still_work_there(base, cache):
     read_folder(base, size=8)
+    work = hashlib.sha256(f"folder {base} 8 {cache_module.DECODER}".encode()).hexdigest()[:16]
     key = next(cache.iterdir()).name.split("-")[0]
-    old, new, foreign = (cache / name for name in (f"{key}-tmp-old", f"{key}-tmp-new", "0123-tmp-old"))
-    for place in (old, new, foreign):
+    older, killed, running, foreign = (cache / name for name in (f"{key}-tmp-0", f"{work}-work-0", f"{work}-work-1", "01-work-0"))
+    for place in (older, killed, running, foreign):
         place.mkdir()
-    for place in (old, foreign):
-        os.utime(place, (0, 0))
+        (place / "images.npy").write_bytes(b"x")
     put(base / "train/bee/z.png")
-    read_folder(base, size=8)
-    assert not old.exists() and new.exists() and foreign.exists()
+    with locked(running):
+        read_folder(base, size=8)
+    assert not older.exists() and not killed.exists() and running.exists() and foreign.exists()
+    assert not list(cache.glob(f"{key}-tmp-*")) and len(list(cache.glob(f"{key}-*"))) == 1
 
 
 def hammer(base, cache, want, go):
@@ -624,7 +667,11 @@ def hammer(base, cache, want, go):
     for k in range(40):
         if k % 3 == 0:
             os.utime(base / "train/ant/0.png")             # everybody's cache is stale now
-        arrays = read_folder(base, size=16)
+        try:
+            arrays = read_folder(base, size=16)
+        except InputError as e:
+            assert "changed while the images were read" in str(e)
+            continue
         assert arrays.digest == want and arrays.images.shape == (5, 3, 16, 16) and int(arrays.images[0, 1].min()) == 255
 
 
@@ -640,3 +687,237 @@ def test_processes_at_once_do_not_disturb_each_other(server, base, cache):
         assert process.exitcode == 0, "what it says is among the captured output"
     assert not list(cache.glob("*-tmp-*"))
     assert read_folder(base, size=16).digest == want and len(list(cache.iterdir())) == 1
+
+
+def test_without_locks_processes_do_not_share_a_folder(base, cache, monkeypatch):
+    whole, names = read_folder(base, size=8), []
+    remove(cache)
+    monkeypatch.setattr("sslkit.files._lock", lambda *how: True)
+    for _ in range(2):
+        os.utime(base / "train/ant/0.png")
+        read_folder(base, size=8, progress=lambda *call: names.extend(p.parent.name for p in cache.glob("*/images.npy")))
+    assert equal(read_folder(base, size=8), whole) and len(list(cache.glob("*/meta.json"))) == 1
+    assert [name.count("-") for name in names if "-work-" in name] == [3, 3], "a name of its own"
+
+
+# A decoder that is killed, and files that change
+
+@pytest.fixture
+def many(tmp_path) -> Path:
+    """150 images of 150 colours, and 5 that are none; 155 rows."""
+    base = tmp_path / "many"
+    for k in range(150):
+        put(base / ("test" if k % 5 == 0 else "train") / "ab"[k % 2] / f"{k:03d}.png", (k, 200 - k, k * k % 251))
+    for k in range(5):
+        (base / f"train/a/{30 * k:03d}x.png").write_bytes(b"no image")
+    return base
+
+
+class Dying:
+    """NumPy, but for the training rows that are kept, the second that read_files() asks for: the nth that moves kills the process."""
+    def __init__(self, n):
+        self.n, self.asked = n, 0
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def flatnonzero(self, rows):
+        self.asked += 1
+        return self.dying(rows) if self.asked == 2 else np.flatnonzero(rows)
+
+    def dying(self, rows):
+        for to, row in enumerate(np.flatnonzero(rows)):
+            self.n -= to != row
+            if self.n == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield row
+
+
+def process(base, place, log, kill=None, times=1, pause=0.0):
+    """What a process does that decodes `base` and notes in `log` what it decodes. It kills itself when `kill`, "module.name" of a
+    function, is called the nth time."""
+    os.environ["SSLKIT_CACHE"] = str(place)
+    whole, count = folder.decode, [0]
+
+    def noted(path, size):
+        with open(log, "ab") as file:
+            file.write(os.fsencode(path) + b"\n")
+        time.sleep(pause)
+        return whole(path, size)
+
+    folder.decode, folder.PIECE, folder.cores = noted, 4, lambda: 2
+    if kill == "moving":
+        folder.np = Dying(times)
+    elif kill:
+        module, name = {"os": os, "folder": folder, "cache": cache_module}[kill.split(".")[0]], kill.split(".")[1]
+        function = getattr(module, name)
+
+        def killed(*how, **more):
+            count[0] += 1
+            if count[0] == times:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*how, **more)
+
+        setattr(module, name, killed)
+    arrays = read_folder(base, size=8, skip_bad_images=True)
+    Path(f"{log}.{os.getpid()}").write_text(arrays.digest)
+
+
+def run(server, *how, **more) -> int:
+    """How many images a process decodes, which process() describes."""
+    log = how[2]
+    log.unlink(missing_ok=True)
+    child = server.Process(target=process, args=how, kwargs=more, daemon=True)
+    child.start()
+    child.join(60)
+    assert child.exitcode == (-signal.SIGKILL if "kill" in more else 0)
+    return len(log.read_text().split()) if log.exists() else 0
+
+
+@pytest.mark.parametrize("kill, times, most", [
+    ("folder.decode", 1, 155), ("folder.decode", 70, 99), ("folder.decode", 155, 14), ("moving", 1, 5), ("moving", 60, 5), ("folder.summarize", 1, 5),
+    ("os.fsync", 1, 5), ("os.fsync", 3, 5), ("os.fsync", 5, 5), ("os.rename", 1, 5), ("cache._load", 3, 0)])
+def test_a_killed_decoder_goes_on_where_it_was(server, many, tmp_path, cache, monkeypatch, kill, times, most):
+    undisturbed = tmp_path / "undisturbed"
+    monkeypatch.setenv("SSLKIT_CACHE", str(undisturbed))
+    whole = read_folder(many, size=8, skip_bad_images=True)
+    monkeypatch.setenv("SSLKIT_CACHE", str(cache.parent))
+    first = run(server, many, cache.parent, tmp_path / "log", kill=kill, times=times)
+    assert first >= times - 2 if kill == "folder.decode" else first == 155
+    again = run(server, many, cache.parent, tmp_path / "log")
+    assert again <= most, "two pieces at most are lost, and the bad ones are tried again"
+    assert equal(read_folder(many, size=8, skip_bad_images=True), whole)
+    (place,) = cache.iterdir()
+    assert (place / "images.npy").stat().st_size == 128 + whole.images.nbytes
+    for file in ("images.npy", "test_images.npy", "y.npy", "test_y.npy"):
+        assert (place / file).read_bytes() == next(undisturbed.glob(f"folders/*/{file}")).read_bytes()
+
+
+def test_a_decoder_killed_at_random_moments_ends_with_the_same(server, many, tmp_path, cache):
+    whole, log, kills = read_folder(many, size=8, skip_bad_images=True), tmp_path / "log", 0
+    remove(cache)
+    for wait in (random.Random(0).uniform(0.05, 0.15 + 0.02 * k) for k in range(60)):
+        child = server.Process(target=process, args=(many, cache.parent, log), kwargs={"pause": 0.005}, daemon=True)
+        child.start()
+        child.join(wait)
+        if child.exitcode is not None:
+            break
+        kills += 1
+        child.kill()
+        child.join()
+    assert child.exitcode == 0 and kills and equal(read_folder(many, size=8, skip_bad_images=True), whole)
+    assert len(log.read_text().split()) < 150 + (5 + 2 * 4) * (kills + 1), "two pieces at most are lost, and the bad ones are tried again"
+
+
+def test_the_images_of_a_strict_load_that_failed_are_kept_for_a_tolerant_one(server, many, tmp_path, cache):
+    with pytest.raises(InputError, match="000x.png cannot be read"):
+        read_folder(many, size=8)
+    (work,) = cache.iterdir()
+    sums = np.load(work / "checksums.npy")
+    assert "-work-" in work.name and (sums > 0).any()
+    assert run(server, many, cache.parent, tmp_path / "log") == (sums == 0).sum()
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["images.npy cut", "images.npy gone", "images.npy other bytes", "images.npy other head", "checksums.npy cut",
+                                    "checksums.npy other bytes", "test_images.npy cut", "meta.json cut", ".lock gone"])
+def test_a_damaged_file_of_a_killed_decoder_is_made_anew(server, many, tmp_path, cache, damage):
+    whole = read_folder(many, size=8, skip_bad_images=True)
+    remove(cache)
+    run(server, many, cache.parent, tmp_path / "log", kill="os.rename")
+    name, how = damage.split(" ", 1)
+    file = next(cache.glob(f"*-work-*/{name}"))
+    content = file.read_bytes()
+    if how == "gone":
+        file.unlink()
+    elif how == "cut":
+        file.write_bytes(content[:len(content) // 3])
+    else:
+        at = 20 if how == "other head" else 2000 if name == "images.npy" else 300
+        file.write_bytes(content[:at] + b"\7\7\7\7" + content[at + 4:])
+    first = Counter()
+    assert equal(read_folder(many, size=8, skip_bad_images=True, progress=first), whole) and first.calls[-1][0] == 155
+    assert 0 < first.calls[0][0] < 155 or "checksums" in damage, "what was found comes first"
+
+
+def test_a_file_that_changes_before_the_decoder_goes_on_is_read_anew(server, many, tmp_path, cache):
+    run(server, many, cache.parent, tmp_path / "log", kill="folder.decode", times=100)
+    put(many / "train/b/001.png", (1, 1, 255))
+    counter = Counter()
+    arrays = read_folder(many, size=8, skip_bad_images=True, progress=counter)
+    assert (1, 1, 255) in colors(arrays.images) and len(arrays.y) == 120 and len(list(cache.iterdir())) == 1
+    remove(cache)
+    assert equal(read_folder(many, size=8, skip_bad_images=True), arrays)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_file_that_changes_while_it_is_read_is_noticed(base, monkeypatch, late):
+    whole, file, real = read_folder(base, size=8), base / "train/ant/0.png", folder.decode
+    content, was = file.read_bytes(), file.stat()
+    os.utime(base / "test/bee/t.png", ns=(1, 1))
+
+    def changing(path, size):
+        if Path(path) == (base / "test/bee/t.png" if late else file):
+            put(file, (9, 9, 9))
+        return real(path, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "decode", changing)
+        with pytest.raises(InputError, match="ant/0.png changed while the images were read; run this again"):
+            read_folder(base, size=8)
+    file.write_bytes(content)
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))      # as from a backup: of what was decoded in between, nothing is left
+    assert equal(read_folder(base, size=8), whole)
+
+
+def test_two_processes_at_once_decode_each_image_once(server, many, tmp_path, cache):
+    log = tmp_path / "log"
+    both = [server.Process(target=process, args=(many, cache.parent, log), kwargs={"pause": 0.005}, daemon=True) for _ in range(2)]
+    for child in both:
+        child.start()
+    for child in both:
+        child.join(60)
+        assert child.exitcode == 0
+    assert len(log.read_text().split()) == 155
+    assert len({file.read_text() for file in tmp_path.glob("log.*")}) == 1 and len(list(cache.iterdir())) == 1
+
+
+def test_as_many_threads_as_cores(base, monkeypatch):
+    for k in range(5):
+        put(base / f"train/ant/more{k}.png", (k, k, k))
+    all_here, real = threading.Barrier(12), folder.decode
+
+    def together(path, size):
+        all_here.wait(20)
+        return real(path, size)
+
+    monkeypatch.setattr(folder, "PIECE", 1)
+    monkeypatch.setattr(folder, "cores", lambda: 12)
+    monkeypatch.setattr(folder, "decode", together)
+    assert len(read_folder(base, size=8).y) == 10
+
+
+def anonymous() -> int:
+    """Bytes of this process's memory that lie in no file."""
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))
+
+
+def lean(base, place, answer):
+    os.environ["SSLKIT_CACHE"] = str(place)
+    cache_module.LARGE = 10**6
+    read_folder(base, size=16)
+    before, most = anonymous(), []
+    arrays = read_folder(base, size=400, progress=lambda *call: most.append(anonymous()))
+    answer.put((arrays.images.nbytes, max(most) - before, anonymous() - before))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what memory a process takes")
+def test_large_images_take_no_memory_of_the_process_that_decodes_them(server, base, cache):
+    for k in range(200):
+        put(base / f"unlabeled/{k}.png", (k, 0, 0))
+    answer = server.Queue()
+    child = server.Process(target=lean, args=(base, cache.parent, answer), daemon=True)
+    child.start()
+    size, during, after = answer.get(timeout=60)
+    child.join()
+    assert size > 90e6 and during < 30e6 and after < 30e6

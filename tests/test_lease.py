@@ -14,7 +14,7 @@ import pytest
 
 from sslkit import files
 from sslkit.errors import Busy, InputError
-from sslkit.files import Lease, held, is_locked, locked
+from sslkit.files import Lease, held, is_locked, locked, waiting
 
 HOLD = ("import signal, sys, time\nfrom pathlib import Path\nfrom sslkit.files import Lease\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
@@ -198,6 +198,43 @@ def test_a_look_at_a_folder_does_not_keep_a_run_out(tmp_path):
             with pytest.raises(Busy, match="another process is training in"), locked(tmp_path):
                 pass
     assert not is_locked(tmp_path)
+
+
+def test_who_waits_for_a_folder_gets_it_though_it_was_renamed_meanwhile(tmp_path, monkeypatch, capsys):
+    folder, naps, others = tmp_path / "work", [], []
+
+    def nap(seconds):
+        naps.append(seconds)
+        if len(naps) == 16:                             # the other one has finished: it renames the folder, and goes
+            folder.rename(tmp_path / "place")
+            first.__exit__(None, None, None)
+
+    first = waiting(folder, "works")
+    first.__enter__()
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: nap(seconds) if len(naps) < 30 else others.append(seconds))
+    with waiting(folder, "decodes the same images"):
+        assert is_locked(folder) and not is_locked(tmp_path / "place")
+    assert capsys.readouterr().err == "note: another process decodes the same images; waiting for it\n" and not others
+
+
+def test_a_lock_on_a_folder_that_another_has_replaced_is_none(tmp_path, monkeypatch):
+    folder, opened, real = tmp_path / "work", [], files._lock
+
+    def replaced(file, kind):                           # between the opening of the file and its lock
+        if not opened:
+            opened.append(folder.rename(tmp_path / "place"))
+        return real(file, kind)
+
+    monkeypatch.setattr(files, "_lock", replaced)
+    with waiting(folder, "works"):
+        assert is_locked(folder) and opened
+
+
+def test_a_folder_that_cannot_be_made_is_not_waited_for(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for folder in (tmp_path / "file/work", Path("/proc/work")):
+        with pytest.raises(InputError, match="could not write"), waiting(folder, "works"):
+            pass
 
 
 def test_a_lock_that_is_a_link_is_refused_and_its_target_untouched(tmp_path):

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 from distributed.comm import connect
 
 from sslkit.errors import require
+from sslkit.processes import cores
 from sslkit.training import Machine
 
 CONNECT_SECONDS = 5
@@ -24,10 +25,9 @@ CONFIG = {"distributed.scheduler.worker-ttl": None, "distributed.comm.timeouts.c
 def workers_and_threads(jobs: int, workers: int | None = None) -> tuple[int, int]:
     """How many workers, and threads of each, for so many jobs here: one a GPU, else what cores and memory allow."""
     devices = torch.cuda.device_count() or int(Machine().torch_device().type != "cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     fit = int(psutil.virtual_memory().available / JOB_BYTES)
-    workers = max(1, min(workers or devices or min(cores, fit), jobs))
-    return workers, max(1, min(cores // workers, torch.get_num_threads()))      # no more than OMP_NUM_THREADS
+    workers = max(1, min(workers or devices or min(cores(), fit), jobs))
+    return workers, max(1, min(cores() // workers, torch.get_num_threads()))      # no more than OMP_NUM_THREADS
 
 
 def gpus() -> list[str]:

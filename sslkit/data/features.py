@@ -7,13 +7,10 @@ a process that was stopped goes on where it was. The tables are float16 and memo
 time.
 """
 import hashlib
-import itertools
 import os
 import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +23,9 @@ from torch import Generator, Tensor, nn
 from sslkit.data import augment
 from sslkit.data.cache import home
 from sslkit.data.dataset import SSLData
-from sslkit.errors import Busy, choose, require
-from sslkit.files import cannot_write, digest, locked
+from sslkit.data.draws import Share, drawn
+from sslkit.errors import choose, require
+from sslkit.files import cannot_write, digest, waiting
 from sslkit.records import Progress
 
 PICTURES = 64                     # embedded at a time
@@ -96,18 +94,18 @@ class Features:
         """(N, D) float16 of the plain training images; part "test": (M, D) of the test images."""
         return self.tables["plain"][self.rows[part], 0]
 
-    def view(self, kind: str, rows: Tensor, g: Generator) -> Tensor:
+    def view(self, kind: str, rows: Tensor, g: Generator | Share) -> Tensor:
         """(n, D) float32, one of the stored views for each of the training images `rows`, drawn by `g`; see ready().
         InputError for a kind of view that is not stored."""
         pool = [name for name in POOLS[choose("kind of view of features", kind, POOLS)] if name in self.tables]
         require(bool(pool), f"there are no {kind} views among these features: compute some, with --views 6")
         ends = np.cumsum([self.tables[name].shape[1] for name in pool])
-        drawn = torch.randint(int(ends[-1]), (len(rows),), generator=g)
+        which = drawn(partial(torch.randint, int(ends[-1])), (len(rows),), g)
         out = torch.empty(len(rows), self.dim, dtype=torch.float16)
         for name, end in zip(pool, ends.tolist()):
             first = end - self.tables[name].shape[1]
-            here = ((drawn >= first) & (drawn < end)).nonzero()[:, 0]
-            out[here] = self.tables[name][self.rows[name][rows[here]], drawn[here] - first]
+            here = ((which >= first) & (which < end)).nonzero()[:, 0]
+            out[here] = self.tables[name][self.rows[name][rows[here]], which[here] - first]
         return self.ready(out)
 
     def ready(self, features: Tensor) -> Tensor:
@@ -150,7 +148,8 @@ def features(data: SSLData, encoder: Encoder, *, views: int = 6, strong: str = "
             tables[kind] = Table(place / f"{kind}-{count}{how}", (count, dim))
     wanted = {kind: keys if kind == "plain" else keys[:n] for kind in tables}
     found_all = not any(table.missing(wanted[kind]) for kind, table in tables.items())
-    with nullcontext() if found_all else _held(place):       # who finds all need not wait for another
+    # who finds all need not wait for another
+    with nullcontext() if found_all else waiting(place, "is embedding with this encoder"):
         missing = {} if found_all else {kind: table.repaired().missing(wanted[kind]) for kind, table in tables.items()}
         todo = sorted(set().union(*missing.values()))
         for at in range(0, len(todo), PICTURES):
@@ -201,26 +200,6 @@ def _keys(data: SSLData) -> np.ndarray:
     except OSError as error:
         raise cannot_write(path, error) from error
     return keys
-
-
-@contextmanager
-def _held(place: Path) -> Iterator[None]:
-    """Only this process may append to the tables in `place`; another that wants to waits, then finds what this one
-    wrote."""
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(place, error) from error
-    with ExitStack() as stack:
-        for wait in itertools.count():
-            try:
-                stack.enter_context(locked(place))
-                break
-            except Busy:
-                if wait == 2:
-                    print("note: another process is embedding with this encoder; waiting for it", file=sys.stderr)
-                time.sleep(1)
-        yield
 
 
 class Table:

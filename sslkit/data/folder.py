@@ -1,6 +1,7 @@
 """Images from a folder, or from the files of a data set: decoded, cropped to a square, scaled."""
 import os
 import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -10,14 +11,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from sslkit.data.cache import Arrays, cached, empty, summarize
+from sslkit.data.cache import Arrays, Work, cached, summarize
 from sslkit.errors import InputError, require
+from sslkit.processes import cores
 from sslkit.records import Progress
 
 HEIF = (".heic", ".heif")         # what Pillow does not read alone
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", *HEIF)
 PIECE = 64                        # images that a worker takes at once
 SMALLEST = 8                      # pixels a side of an image that shows anything
+BAD = 1                           # in place of the checksum of an image that cannot be decoded
 
 
 def picture_in(path: str | Path, size: int) -> Image.Image:
@@ -69,53 +72,83 @@ def _learn_heif() -> None:
 
 
 def read_files(base: str | Path, train: Sequence, y: np.ndarray, test: Sequence, test_y: np.ndarray,
-               classes: Sequence[str], *, size: int, skip_bad_images: bool, progress: Progress | None) -> Arrays:
+               classes: Sequence[str], work: Work, *, size: int, skip_bad_images: bool,
+               progress: Progress | None) -> Arrays:
     """The image files `train`, N paths, and `test`, below `base`, as Arrays. info["files"] are their paths from there.
 
-    InputError for a bad image that is not to be skipped, and where none is left of a class, or at all.
+    They are decoded into the files of `work`, whose sources they are. The checksum of each image is written there after
+    the image; one whose checksum is another is decoded again. InputError for a bad image that is not to be skipped,
+    where none is left of a class, or at all, where a file changed meanwhile, and where the images fit neither the disk
+    nor the memory.
     """
     ok = isinstance(size, (int, np.integer)) and 8 <= size <= 1024
     require(ok, f"size must be a whole number of pixels from 8 to 1024, not {size!r}")
     paths, n = [*train, *test], len(train)
-    images = empty((len(paths), 3, size, size))
+    images, test_images = (work.array(name, (len(files), 3, size, size))
+                           for name, files in (("images", train), ("test_images", test)))
+    sums = work.array("checksums", (len(paths),), np.uint32)     # 0: not decoded
     good = np.ones(len(paths), bool)
 
-    def work(start: int) -> list[tuple[int, Exception]]:
-        bad = []
-        for i in range(start, min(start + PIECE, len(paths))):
+    def at(i: int) -> np.ndarray:
+        return images[i] if i < n else test_images[i - n]
+
+    def decode_all(piece: list[int]) -> list[tuple[int, Exception]]:
+        bad, found = [], {}
+        for i in piece:
             try:
-                images[i] = decode(paths[i], size)
+                at(i)[:] = decode(paths[i], size)
+                found[i] = zlib.crc32(at(i))
             except Exception as e:     # Pillow raises nearly everything on damaged files
                 bad.append((i, e))
+        for i in np.array(list(found), int)[~work.changed(list(found))]:
+            sums[i] = found[i]
         return bad
 
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))     # Pillow decodes and resizes without the GIL
+    def whole(i: int, row: int) -> bool:
+        return sums[i] > BAD and sums[i] == zlib.crc32(at(row))
+
+    if BAD in sums:     # a process was killed after it had begun to move images: they go back, the last first
+        to = np.arange(len(paths)) - np.concatenate([np.cumsum(part == BAD) for part in (sums[:n], sums[n:])])
+        for i in range(len(paths) - 1, -1, -1):
+            if not whole(i, i) and whole(i, to[i]):
+                at(i)[:] = at(to[i])
+    missing = [i for i in range(len(paths)) if not whole(i, i)]
+    done = len(paths) - len(missing)
+    if progress and done:
+        progress(done, len(paths), "decoding images")
+    pieces = [missing[start:start + PIECE] for start in range(0, len(missing), PIECE)]
+    pool = ThreadPoolExecutor(cores())     # Pillow decodes and resizes without the GIL
     try:
-        for done, bad in enumerate(pool.map(work, range(0, len(paths), PIECE)), start=1):
+        for piece, bad in zip(pieces, pool.map(decode_all, pieces)):
             for i, e in bad:
                 require(skip_bad_images, f"{paths[i]} cannot be read as an image ({e}); repair or remove it, or "
                                          "leave such files out with --skip-bad-images")
                 good[i] = False
+            done += len(piece)
             if progress:
-                progress(min(done * PIECE, len(paths)), len(paths), "decoding images")
+                progress(done, len(paths), "decoding images")
     finally:
         pool.shutdown(cancel_futures=True)
+    work.check()
     skipped = [str(paths[i]) for i in np.flatnonzero(~good)]
-    for to, row in enumerate(np.flatnonzero(good) if skipped else ()):
-        images[to] = images[row]     # in its place, as a second array might not fit
     y, test_y = y[good[:n]], test_y[good[n:]]
     for part, have in (("train", y), ("test", test_y)):
         for c in set(range(len(classes))).difference(have.tolist()):
             raise InputError(f"class {classes[c]!r} has no image left in {part}/: none could be read")
     require(len(y) > 0, f"no image is left in {base}: none could be read")
+    sums[~good] = BAD
+    for array, rows in ((images, good[:n]), (test_images, good[n:])) if skipped else ():
+        for to, row in enumerate(np.flatnonzero(rows)):
+            array[to] = array[row]     # in its place, as a second array might not fit
     files = [os.path.relpath(paths[i], base) for i in np.flatnonzero(good)]
     info = {"skipped": len(skipped), "skipped_files": skipped[:10], "files": files}
-    return summarize(images[:len(y)], y, images[len(y):len(files)], test_y, classes, info)
+    return summarize(images[:len(y)], y, test_images[:len(test_y)], test_y, classes, info)
 
 
 def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = False,
-                progress: Progress | None = None) -> Arrays:
+                progress: Progress | None = None, test: str = "test") -> Arrays:
     """The images in a folder's train/<class>/, test/<class>/ and, if it exists, unlabeled/ (label -1), at any depth.
+    `test` is the name of the second folder.
 
     Every image becomes (3, size, size) uint8: rotated by its EXIF orientation, cut to its central square, resized
     (bicubic, antialiased). Grey and 1-bit images get three equal channels; palettes and CMYK become RGB; transparent
@@ -127,10 +160,10 @@ def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = Fal
     of the test rows last. Decoded once: see cached(). InputError: no folder, no train/ or test/, fewer than two
     classes, a class without images, other classes in test/ than in train/, a bad image.
     """
-    base = _folder(path, "train/ and test/")
+    base = _folder(path, f"train/ and {test}/")
     found, ignored = {}, 0        # found: part -> class -> paths
-    for part in ("train", "test"):
-        require((base / part).is_dir(), f"{base} has no {part}/; there must be train/<class>/* and test/<class>/*")
+    for part in ("train", test):
+        require((base / part).is_dir(), f"{base} has no {part}/; there must be train/<class>/* and {test}/<class>/*")
         _, names, others = next(_walk(base / part))
         ignored, found[part] = ignored + len(others), {}
         for name in names:
@@ -138,14 +171,15 @@ def read_folder(path: str | Path, *, size: int = 32, skip_bad_images: bool = Fal
             require(bool(found[part][name]), f"class {base / part / name} holds no images ({' '.join(SUFFIXES)})")
             ignored += other
     require(len(found["train"]) > 1, f"{base / 'train'} has {len(found['train'])} class folders, at least 2 are needed")
-    for a, b in (("train", "test"), ("test", "train")):
+    for a, b in (("train", test), (test, "train")):
         alone = found[a].keys() - found[b].keys()
-        require(not alone, f"train/ and test/ must have the same classes; only in {a}/: {', '.join(sorted(alone))}")
+        require(not alone, f"train/ and {test}/ must have the same classes; only in {a}/: {', '.join(sorted(alone))}")
     y, test_y = (np.repeat(np.arange(len(of)), [len(paths) for paths in of.values()]) for of in found.values())
-    train, test = (sum(of.values(), []) for of in found.values())
+    train, tests = (sum(of.values(), []) for of in found.values())
     unlabeled, other = _images(base / "unlabeled") if (base / "unlabeled").exists() else ([], 0)
     train, y = train + unlabeled, np.concatenate([y, np.full(len(unlabeled), -1)])
-    return _read("folder", base, (train, y, test, test_y, list(found["train"])), ignored + other, size, skip_bad_images,
+    kind = "folder" if test == "test" else f"folder with {test}"
+    return _read(kind, base, (train, y, tests, test_y, list(found["train"])), ignored + other, size, skip_bad_images,
                  progress)
 
 
@@ -176,8 +210,8 @@ def _read(kind: str, base: Path, parts: tuple, ignored: int, size: int, skip_bad
           progress: Progress | None) -> Arrays:
     """read_files() of `parts` (train, y, test, test_y, classes), cached."""
     skipping = skip_bad_images and f"heif {bool(find_spec('pillow_heif'))}"      # installed since, it skips fewer
-    arrays = cached(f"{kind} {base} {size} {skipping}", [*parts[0], *parts[2]], lambda: read_files(
-        base, *parts, size=size, skip_bad_images=skip_bad_images, progress=progress))
+    arrays = cached(f"{kind} {base} {size}", [*parts[0], *parts[2]], lambda work: read_files(
+        base, *parts, work, size=size, skip_bad_images=skip_bad_images, progress=progress), apart=(skipping,))
     return arrays._replace(info={**arrays.info, "ignored": ignored})
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from sslkit.data.cache import Arrays, cached, summarize
+from sslkit.data.cache import Arrays, Work, cached, summarize
 from sslkit.data.dataset import SSLData, rows_by_class
 from sslkit.data.folder import read_files, read_folder, read_pictures
 from sslkit.errors import InputError, choose, require
@@ -47,7 +47,9 @@ SOURCES = {
     "food101": Source("Food-101", side=128, sized=True),
     "folder": Source("a folder", sized=True)}
 
-FOLDERS = {"folder": (read_folder, "train/<class>/* and test/<class>/*"), "pictures": (read_pictures, "images")}
+FOLDERS = {"folder": (read_folder, "train/<class>/* and test/<class>/*"),
+           "imagefolder": (partial(read_folder, test="val"), "train/<class>/* and val/<class>/*"),
+           "pictures": (read_pictures, "images")}
 
 
 # Of any data set. Chosen once, with FreeMatch, on photographs of CIFAR-10 that no test uses: see figures/RESULTS.md.
@@ -63,7 +65,8 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
          skip_bad_images: bool = False, device: str | torch.device = "cpu",
          progress: Progress | None = None) -> SSLData:
     """A data set with no labelled rows yet: `name` is one of SOURCES, or "folder:PATH" (see folder.read_folder), or
-    "pictures:PATH", images without any label (see folder.read_pictures).
+    "imagefolder:PATH", the same with val/ for test/, as ImageNet lies, or "pictures:PATH", images without any label
+    (see folder.read_pictures).
 
     root: where torchvision's data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit); only `download` fetches them.
     A set may also lie there as image files, in NAME/train/CLASS/ and NAME/test/CLASS/; info["files"] then names them.
@@ -81,7 +84,8 @@ def load(name: str = "digits", *, root: str | Path | None = None, download: bool
         name, size = f"{kind}:{path}", source(name).side if size is None else size
         arrays = read(path, size=size, **how)
     else:
-        choose("data set", name, (*(known for known in SOURCES if known != "folder"), "folder:PATH", "pictures:PATH"))
+        folders = (f"{known}:PATH" for known in FOLDERS)
+        choose("data set", name, (*(known for known in SOURCES if known != "folder"), *folders))
         root = Path(root or os.environ.get("SSLKIT_DATA") or "~/.cache/sslkit").expanduser().absolute()
         side = source(name).side
         require(source(name).sized or size in (None, side),
@@ -128,7 +132,7 @@ def _torchvision(name: str, root: Path, download: bool, **how) -> Arrays:
         base = root / kind.base_folder
         files = [(base / file, md5) for file, md5 in kind.train_list + kind.test_list]
         if name == "stl10":
-            parts.append({"split": "unlabeled"})
+            unlabeled = base / kind.train_list[2][0]
         else:
             files.append((base / kind.meta["filename"], kind.meta["md5"]))
             parts = [{"train": True}, {"train": False}]
@@ -136,17 +140,17 @@ def _torchvision(name: str, root: Path, download: bool, **how) -> Arrays:
     def opened() -> list:
         return [_open(name, kind, root, download, files, part) for part in parts]
 
-    def build() -> Arrays:
-        train, test, *more = opened()
+    def build(work: Work) -> Arrays:
+        train, test = opened()
         if name == "svhn":
             info = {"extra": "not used: train alone"}
             return summarize(train.data, train.labels, test.data, test.labels, "0123456789", info)
         if name == "fashion-mnist":
             return summarize(train.data, train.labels, test.data, test.labels, train.classes, {})
         if name == "stl10":
-            n = len(train.data)
-            images = np.empty((n + len(more[0].data), 3, 96, 96), np.uint8)     # filled, not joined: it has 3 GB
-            images[:n], images[n:] = train.data, more[0].data
+            n, more = len(train.data), np.memmap(unlabeled, mode="r").reshape(-1, 3, 96, 96).swapaxes(2, 3)
+            images = work.array("images", (n + len(more), 3, 96, 96))     # filled, not joined: it has 3 GB
+            images[:n], images[n:] = train.data, more
             y = np.concatenate([train.labels.astype(np.int64), np.full(len(images) - n, -1)])
             return summarize(images, y, test.data, test.labels, STL10, {})
         images, test_images = (part.data.transpose(0, 3, 1, 2) for part in (train, test))
@@ -161,8 +165,9 @@ def _torchvision(name: str, root: Path, download: bool, **how) -> Arrays:
         return cached(f"{name} {root}", [path for path, _ in files], build)
     train, test = opened()
     paths, y, test_y = train._image_files + test._image_files, np.array(train._labels), np.array(test._labels)
-    return cached(f"food101 {root} {how['size']} {how['skip_bad_images']}", paths, lambda: read_files(
-        train._images_folder, train._image_files, y, test._image_files, test_y, train.classes, **how))
+    return cached(f"food101 {root} {how['size']}", paths, lambda work: read_files(
+        train._images_folder, train._image_files, y, test._image_files, test_y, train.classes, work, **how),
+        apart=(how["skip_bad_images"],))
 
 
 def _fashion_mnist(kind: type, files: list[tuple[Path, str | None]], root: Path, download: bool, split: str):
