@@ -7,13 +7,14 @@ rows each op gets without waiting for a GPU. MPS has no float64: there, views ar
 """
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from sslkit.data.dataset import send
+from sslkit.data.draws import Share, uniform
 from sslkit.data.pillow_ops import OPS, ROTATE, affine, bilinear, blank, column, fixed_point, luma, pick, ramp, run_slot
 from sslkit.errors import choose, require
 
@@ -41,7 +42,7 @@ _SPECS = {
 VARIANTS = (*_SPECS, "small")
 
 
-def weak(images: Tensor, g: Generator, *, flip: bool = True, pad: int | None = None) -> Tensor:
+def weak(images: Tensor, g: Generator | Share, *, flip: bool = True, pad: int | None = None) -> Tensor:
     """The weak view: a reflect-padded random crop, then a horizontal flip with p .5 (kekmodel/FixMatch-pytorch).
 
     images: (N, C, H, W) uint8 on any device, C 1 or 3, H == W; so is the result. g: a CPU generator, the only
@@ -51,7 +52,7 @@ def weak(images: Tensor, g: Generator, *, flip: bool = True, pad: int | None = N
     n, c, side = checked(images, g)
     pad = max(1, side // 8) if pad is None else pad
     require(0 <= pad < max(side, 1), f"pad must lie in 0..{side - 1} for images of side {side}, not {pad}")
-    draws = torch.rand(3, n, generator=g, dtype=torch.float64)
+    draws = uniform((3, n), g)
     shift = (draws[:2] * (2 * pad + 1)).int() - pad
     mirror = ((draws[2] < .5) & flip).int()
     # Where rows and columns start, and their steps: a mirrored image starts at the far end and runs back.
@@ -62,7 +63,7 @@ def weak(images: Tensor, g: Generator, *, flip: bool = True, pad: int | None = N
     return pick(images.flatten(2), (y * side)[:, :, None] + x[:, None, :]).view_as(images)
 
 
-def randaugment(images: Tensor, g: Generator, variant: str, *, magnitude: float | None = None,
+def randaugment(images: Tensor, g: Generator | Share, variant: str, *, magnitude: float | None = None,
                 cutout: bool = True) -> Tensor:
     """A RandAugment variant (Cubuk et al. 2020, arXiv:1909.13719) and its cutout, drawn for each image.
 
@@ -74,7 +75,7 @@ def randaugment(images: Tensor, g: Generator, variant: str, *, magnitude: float 
     n, c, side = checked(images, g)
     require(magnitude is None or 0 <= magnitude <= 1, f"magnitude must lie in [0, 1], not {magnitude}")
     images = (_small if variant == "small" else _policy)(images, g, variant, magnitude)
-    size, *centre = torch.rand(3, n, generator=g, dtype=torch.float64)
+    size, *centre = uniform((3, n), g)
     if not cutout or magnitude == 0:
         return images
     if variant != "usb" or magnitude is not None:
@@ -91,11 +92,20 @@ def randaugment(images: Tensor, g: Generator, variant: str, *, magnitude: float 
     return blank(images, start, stop, (0, 0, 0) if variant == "small" else _SPECS[variant].fill)
 
 
-def strong(images: Tensor, g: Generator, *, variant: str = "mc", flip: bool = True, pad: int | None = None,
-           magnitude: float | None = None) -> Tensor:
-    """The strong view: a new weak view, then randaugment() (FixMatch). Shapes and errors as in these two."""
+def strong(images: Tensor, g: Generator | Share, *, variant: str = "mc", flip: bool = True,
+           magnitude: float | None = None, first: Callable[..., Tensor] = weak) -> Tensor:
+    """The strong view: a new weak view, of `first`, then randaugment() (FixMatch). Shapes and errors as in these."""
     choose("variant", variant, VARIANTS)
-    return randaugment(weak(images, g, flip=flip, pad=pad), g, variant, magnitude=magnitude)
+    return randaugment(first(images, g, flip=flip), g, variant, magnitude=magnitude)
+
+
+def centre(images: Tensor, side: int | None) -> Tensor:
+    """The central `side` pixels of each side of images (N, C, H, H); None: all of them. InputError where H is less."""
+    if side is None:
+        return images
+    require(1 <= side <= images.shape[-1], f"images of side {images.shape[-1]} have no central square of side {side}")
+    at = (images.shape[-1] - side) // 2
+    return images[..., at:at + side, at:at + side]
 
 
 def apply_op(images: Tensor, name: str, value: Tensor) -> Tensor:
@@ -129,11 +139,12 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], *, ch
     return out.contiguous(memory_format=torch.channels_last) if channels_last else out
 
 
-def checked(images: Tensor, g: Generator | None = None) -> tuple[int, int, int]:
+def checked(images: Tensor, g: Generator | Share | None = None) -> tuple[int, int, int]:
     shape = tuple(images.shape)
     ok = images.dtype == torch.uint8 and len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
     require(ok, f"images must be uint8 of shape (N, 1 or 3, side, side), not {images.dtype} of shape {shape}")
-    require(g is None or g.device.type == "cpu", "the generator must be on the CPU, where all draws are made")
+    host = getattr(g, "g", g)
+    require(g is None or host.device.type == "cpu", "the generator must be on the CPU, where all draws are made")
     return shape[:3]
 
 
@@ -156,10 +167,10 @@ def _curves(variant: str, side: int, pinned: bool) -> Tensor:
     return torch.tensor([*zip(*(curves.get(op, (0, 0, False)) for op in OPS))], dtype=torch.float64)
 
 
-def _policy(images: Tensor, g: Generator, variant: str, magnitude: float | None) -> Tensor:
+def _policy(images: Tensor, g: Generator | Share, variant: str, magnitude: float | None) -> Tensor:
     """The slots of a published variant: ops drawn for each image, all images of a slot at once, sorted by op."""
     v, n, side = _SPECS[variant], len(images), images.shape[-1]
-    op, keep, level, sign = torch.rand(4, v.slots, n, generator=g, dtype=torch.float64)
+    op, keep, level, sign = uniform((4, v.slots, n), g)
     if magnitude == 0:
         return images.clone()  # AutoContrast and Equalize have no strength to turn down
     low, high = v.levels
@@ -189,10 +200,10 @@ def _policy(images: Tensor, g: Generator, variant: str, magnitude: float | None)
     return x.index_select(0, moves[-1]).view_as(images)
 
 
-def _small(images: Tensor, g: Generator, variant: str, magnitude: float | None) -> Tensor:
+def _small(images: Tensor, g: Generator | Share, variant: str, magnitude: float | None) -> Tensor:
     """One affine map (bilinear, black outside), then contrast and brightness by one table."""
     n, c, side = images.shape[:3]
-    draws = 2 * torch.rand(7, n, generator=g, dtype=torch.float64) - 1
+    draws = 2 * uniform((7, n), g) - 1
     if magnitude is not None:
         draws = torch.where(draws < 0, -magnitude, magnitude).double()
     angle, shift_x, shift_y, scale, shear, contrast, light = draws

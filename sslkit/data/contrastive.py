@@ -1,34 +1,57 @@
-"""The view of contrastive learning: a piece of the image, scaled up, in other colours. CoMatch's second strong view
-(Li et al., ICCV 2021), after MoCo v2 and SimCLR.
+"""Views that are a piece of the image, scaled: crop(), the weak view of ImageNet's images, and jitter(), the view of
+contrastive learning, which is in other colours. CoMatch's second strong view (Li et al., ICCV 2021), after MoCo v2 and
+SimCLR.
 
 It equals torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter and RandomGrayscale on Pillow images, bit
-for bit, draws apart. Every image has its own draw; all of them are made on the CPU, as in augment.py.
+for bit, draws apart (before version 13 Pillow always scaled the width first: some pixels of a box that shrinks then
+differ by 1). Every image has its own draw; all of them are made on the CPU, as in augment.py.
 """
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
 from sslkit.data.augment import checked
 from sslkit.data.dataset import send
+from sslkit.data.draws import Share, uniform
 from sslkit.data.pillow_ops import enhance, luma
+from sslkit.errors import require
 
 TRIES = 10                        # boxes that RandomResizedCrop draws before it takes the whole image
 BITS = 22                         # of Pillow's fixed-point weights (PRECISION_BITS in Resample.c)
 CHANGE, HUE = 0.4, 0.1            # factors of brightness, contrast and saturation from .6 to 1.4; turns of the hue
 
 
-def jitter(images: Tensor, g: Generator, *, flip: bool = True) -> Tensor:
-    """The jittered view of images (N, C, H, H) uint8, C 1 or 3, in the same shape.
+def crop(images: Tensor, g: Generator | Share, *, flip: bool = True, side: int | None = None) -> Tensor:
+    """The weak view of large images (N, C, H, H) uint8, C 1 or 3: a box, see jitter(), scaled to `side` pixels a side
+    (default: H), then a flip with p .5 if `flip`. InputError for any other images, generator or side."""
+    boxes = _boxes(images, g, side)
+    mirror = uniform((1, len(images)), g, torch.float32)[0] < .5 * flip
+    return resized_crop(images, *boxes, mirror, side)
+
+
+def jitter(images: Tensor, g: Generator | Share, *, flip: bool = True, side: int | None = None) -> Tensor:
+    """The jittered view of images (N, C, H, H) uint8, C 1 or 3: (N, C, side, side), by default as large.
 
     A box of a fifth to all of the area (under 16 px half to all: ours, or nothing of a digit is left) and of sides 3:4
     to 4:3 is scaled to the whole; flip p .5 if `flip`; with p .8 brightness, contrast, saturation and hue in any order;
-    with p .2 grey. g: a CPU generator. InputError for any other images or generator.
+    with p .2 grey. g: a CPU generator. InputError for any other images, generator or side.
     """
-    n, c, side = checked(images, g)
-    area, shape, *corner = torch.rand(4, TRIES, n, generator=g, dtype=torch.float64)
-    mirror, jittered, grey = torch.rand(3, n, generator=g) < torch.tensor([.5 * flip, .8, .2])[:, None]
-    turn, *factors = 2 * torch.rand(4, n, generator=g, dtype=torch.float64) - 1
-    order = torch.rand(4, n, generator=g).argsort(0)
+    n, boxes = len(images), _boxes(images, g, side)
+    mirror, jittered, grey = uniform((3, n), g, torch.float32) < torch.tensor([.5 * flip, .8, .2])[:, None]
+    turn, *factors = 2 * uniform((4, n), g) - 1
+    order = uniform((4, n), g, torch.float32).argsort(0)
+    x = resized_crop(images, *boxes, mirror, side)
+    values = torch.stack((*(1 + CHANGE * f for f in factors), turn * HUE))
+    return _recolored(x.flatten(2), order.where(jittered, -1), values, grey).view_as(x)
 
+
+def _boxes(images: Tensor, g: Generator | Share, out: int | None) -> tuple[Tensor, Tensor]:
+    """A box of each image, as RandomResizedCrop draws it: (2, N) first row and column, (2, N) rows and columns."""
+    n, c, side = checked(images, g)
+    require(out is None or 1 <= out <= 1024, f"side is {out}, it must be from 1 to 1024")
+    area, shape, *corner = uniform((4, TRIES, n), g)
     least = .5 if side < 16 else .2
     area, ratio = (least + (1 - least) * area) * side**2, (4 / 3) ** (2 * shape - 1)
     sizes = torch.stack(((area / ratio).sqrt(), (area * ratio).sqrt())).round()               # (2, TRIES, N): h and w
@@ -36,27 +59,42 @@ def jitter(images: Tensor, g: Generator, *, flip: bool = True) -> Tensor:
     first = fits.int().argmax(0)[None, None]
     sizes = torch.where(fits.any(0), sizes.gather(1, first.expand(2, 1, n))[:, 0], side)
     starts = (torch.stack(corner).gather(1, first.expand(2, 1, n))[:, 0] * (side - sizes + 1)).floor()
-    x = resized_crop(images, starts, sizes, mirror)
-    values = torch.stack((*(1 + CHANGE * f for f in factors), turn * HUE))
-    return _recolored(x.flatten(2), order.where(jittered, -1), values, grey).view_as(images)
+    return starts, sizes
 
 
-def resized_crop(images: Tensor, starts: Tensor, sizes: Tensor, mirror: Tensor) -> Tensor:
-    """Each image's box scaled to the whole image, bilinear, as Pillow's crop() and resize(). images: (N, C, H, H)
-    uint8; starts: (2, N), the box's first row and column; sizes: (2, N), rows and columns; mirror: (N,) bool."""
-    rows, columns = (_taps(images.shape[-1], start, size) for start, size in zip(starts, sizes))
+def resized_crop(images: Tensor, starts: Tensor, sizes: Tensor, mirror: Tensor, side: int | None = None) -> Tensor:
+    """Each image's box scaled to `side` pixels a side (default: as many as the image has), bilinear, antialiased, as
+    Pillow's crop() and resize(). images: (N, C, H, H) uint8; starts: (2, N), the box's first row and column; sizes:
+    (2, N), rows and columns, float64; mirror: (N,) bool. (N, C, side, side)."""
+    side = side or images.shape[-1]
+    rows, columns = zip(*(part.chunk(2) for part in _taps(side, starts.flatten(), sizes.flatten())))
     columns = tuple(torch.where(mirror[:, None, None], part.flip(1), part) for part in columns)
-    x = _resampled(images, *(send(part, images.device) for part in columns))
-    return _resampled(x.mT, *(send(part, images.device) for part in rows)).mT.contiguous()
+    turned = (sizes[0] > side) & (sizes[0] > 2 * sizes[1] - side)     # Pillow 13 scales the height of these first
+    if not turned.any():
+        return _scaled(images, columns, rows).mT.contiguous()
+    there, turned = send(turned, images.device)[:, None, None, None], turned[:, None, None]
+    first = tuple(torch.where(turned, down, along) for down, along in zip(rows, columns))
+    second = tuple(torch.where(turned, along, down) for down, along in zip(rows, columns))
+    x = _scaled(torch.where(there, images.mT, images), first, second)
+    return torch.where(there, x, x.mT)
+
+
+def _scaled(x: Tensor, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """x (N, C, H, H) scaled along its last axis by `first`, then along the other by `second`, which is then the last.
+    first, second: see _taps()."""
+    x = _resampled(x, *(send(part, x.device) for part in first))
+    return _resampled(x.mT, *(send(part, x.device) for part in second))
 
 
 def _taps(side: int, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Which two pixels make each new one, and their weights (precompute_coeffs in Resample.c). start, size: (N,) ->
-    (N, side, 2) int64 and int32."""
-    centre = (torch.arange(side) + .5) * (size / side)[:, None]
-    low = (centre - .5).floor().clamp(min=0)[..., None] + torch.arange(2)
-    weight = (1 - (low + .5 - centre[..., None]).abs()).clamp(min=0) * (low < size[:, None, None])
-    weight = (weight / weight.sum(2, keepdim=True) * 2**BITS + .5).floor().int()
+    """Which K pixels make each new one, and their weights (precompute_coeffs in Resample.c): two, or as many as shrink
+    into one. start, size: (N,) -> (N, side, K) int64 and int32."""
+    scale = (size / side)[:, None]
+    reach, centre = scale.clamp(min=1), (torch.arange(side) + .5) * scale
+    low = (centre - reach + .5).floor().clamp(min=0)[..., None] + torch.arange(math.ceil(2 * float(reach.max())))
+    weight = (1 - ((low - centre[..., None] + .5) * (1 / reach)[..., None]).abs()).clamp(min=0)
+    weight = weight * (low < size[:, None, None])
+    weight = (weight / weight.cumsum(2)[..., -1:] * 2**BITS + .5).floor().int()
     return (torch.minimum(low, size[:, None, None] - 1) + start[:, None, None]).long(), weight
 
 
@@ -64,7 +102,8 @@ def _resampled(x: Tensor, at: Tensor, weight: Tensor) -> Tensor:
     """Along the last axis of x (N, C, R, H) uint8, in integers as Pillow's; at, weight: see _taps()."""
     at, weight = (part[:, None, None] for part in (at, weight))
     shape = (*x.shape[:3], at.shape[3])
-    total = sum(x.gather(3, at[..., k].expand(shape)).int() * weight[..., k] for k in range(2)) + 2**(BITS - 1)
+    taps = range(at.shape[-1])
+    total = sum(x.gather(3, at[..., k].expand(shape)).int() * weight[..., k] for k in taps) + 2**(BITS - 1)
     return total.bitwise_right_shift_(BITS).to(torch.uint8)
 
 

@@ -9,14 +9,21 @@ from numbers import Real
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from sslkit.data.dataset import SSLData, rows_by_class
+from sslkit.data.dataset import SSLData, picked, rows_by_class
+from sslkit.data.lists import rows_of
 from sslkit.errors import require
+from sslkit.files import digest
 
 
-def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = True, validation: int = 0,
-          imbalance: float = 1.0, unlabeled_imbalance: float | None = None, unlabeled: int | None = None) -> SSLData:
+def split(data: SSLData, labels: int | None = None, seed: int = 0, *, include_labeled: bool = True, validation: int = 0,
+          imbalance: float = 1.0, unlabeled_imbalance: float | None = None, unlabeled: int | None = None,
+          labeled: Sequence[str] | Sequence[int] | Tensor | None = None) -> SSLData:
     """`data` with `labels` labelled rows, labels / C of each class, drawn by `seed`: sets .labeled and .unlabeled.
+
+    `labeled`, in place of `labels`, names the labelled rows themselves, by their numbers or their image files (see
+    lists.rows_of); validation rows are then drawn from the others, and `seed` draws rows for `unlabeled` alone.
 
     The labelled rows are among the unlabelled ones too, unless `include_labeled` is False. `validation` > 0 replaces
     the test set by as many training rows, spread evenly over the classes and the same for every seed: settings can
@@ -26,14 +33,15 @@ def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = 
     with -F, the last has F times as many as the first. Every class keeps at least one (our rule). `unlabeled_imbalance`
     is the factor of the unlabelled images (default: the same). `unlabeled` is their number, without the labelled ones
     among them (default: as many as the data has). Images in neither part leave the data, except those of unknown class.
-    data.info stays that of all rows as loaded. Raises InputError for counts that are not possible, and for data without
-    classes.
+    data.info stays that of all rows as loaded. Raises InputError for counts that are not possible, for data without
+    classes, and as rows_of().
     """
     require(data.num_classes > 0, f"{data.name} has no classes: label some pictures first, either by putting them into "
             "the train/CLASS/ and test/CLASS/ of a folder:PATH, or with `sslkit embed` and `sslkit label`")
     for what, value in (("labels", labels), ("seed", seed), ("validation", validation), ("unlabeled", unlabeled)):
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        require(whole or what == "unlabeled" and value is None, f"{what} must be a whole number, not {value!r}")
+        free = what == "unlabeled" or what == "labels" and labeled is not None
+        require(whole or free and value is None, f"{what} must be a whole number, not {value!r}")
     unlabeled_imbalance = imbalance if unlabeled_imbalance is None else unlabeled_imbalance
     for what, factor in (("imbalance", imbalance), ("unlabeled_imbalance", unlabeled_imbalance)):
         require(isinstance(factor, Real) and math.isfinite(factor) and abs(factor) >= 1,
@@ -42,22 +50,30 @@ def split(data: SSLData, labels: int, seed: int = 0, *, include_labeled: bool = 
     factors = tuple(1.0 if factor == -1 else float(factor) for factor in (imbalance, unlabeled_imbalance))
     require(0 <= seed < 2**32, f"seed must be from 0 to {2**32 - 1}, not {seed}")
     require(data.left_out is None, "this data was split with a long tail already: split the data as loaded instead")
+    require(labeled is None or labels is None and factors[0] == 1,
+            "labeled names the labelled images: leave out labels and imbalance")
+    listed, list_digest = None, None
+    if labeled is not None:
+        listed = rows_of(labeled, data)
+        list_digest = digest(list(labeled) if isinstance(labeled[0], str) else listed.tolist())
     if validation:
-        data = _hold_out(data, int(validation))
+        data = _hold_out(data, int(validation), listed)
+        listed = listed if listed is None else listed - np.searchsorted(data.validation.cpu().numpy(), listed)
     y = data.y.cpu().numpy()
     unknown = np.flatnonzero(y < 0)
     require(unlabeled is None or len(unknown) == 0,
             f"{len(unknown):,} images are of no known class, so their number cannot be chosen: leave out unlabeled")
     of_class = rows_by_class(y, data.num_classes, np.random.RandomState(seed))
-    labeled = _choose_labeled(of_class, int(labels), factors[0], data.classes)
-    rest = [rows[~np.isin(rows, labeled)] for rows in of_class]
+    chosen = _choose_labeled(of_class, int(labels), factors[0], data.classes) if listed is None else listed
+    free = np.bincount(chosen, minlength=len(y)) == 0
+    rest = [rows[free[rows]] for rows in of_class]
     others = np.union1d(unknown, _choose_unlabeled(rest, unlabeled, factors[1]))
-    stay = np.union1d(labeled, others)
+    stay = np.union1d(chosen, others)
     if len(stay) < len(y):
         data = _drop(data, np.setdiff1d(np.arange(len(y)), stay), "left_out")
-    labeled, others = (torch.from_numpy(np.searchsorted(stay, rows)).to(data.images.device)     # their new numbers
-                       for rows in (labeled, stay if include_labeled else others))
-    return replace(data, labeled=labeled, unlabeled=others, seed=int(seed), imbalance=factors,
+    chosen, others = (torch.from_numpy(np.searchsorted(stay, rows)).to(data.y.device)      # their new numbers
+                      for rows in (chosen, stay if include_labeled else others))
+    return replace(data, labeled=chosen, unlabeled=others, seed=int(seed), imbalance=factors, labeled_list=list_digest,
                    unlabeled_asked=None if unlabeled is None else int(unlabeled))
 
 
@@ -124,16 +140,18 @@ def _with_sum(total: int, factor: float, num_classes: int, least: int, what: str
 
 def _drop(data: SSLData, out: np.ndarray, field: str) -> SSLData:
     """`data` without the training rows `out`, which are noted in its `field`."""
-    out, stay = (torch.from_numpy(r).to(data.images.device) for r in (out, np.delete(np.arange(len(data.y)), out)))
+    out, stay = (torch.from_numpy(r).to(data.y.device) for r in (out, np.delete(np.arange(len(data.y)), out)))
     features = data.features and data.features.at(stay)
-    return replace(data, images=data.images[stay], y=data.y[stay], features=features, **{field: out})
+    return replace(data, images=picked(data.images, stay), y=data.y[stay], features=features, **{field: out})
 
 
-def _hold_out(data: SSLData, count: int) -> SSLData:
-    """`data` with `count` training rows in place of the test set."""
+def _hold_out(data: SSLData, count: int, listed: np.ndarray | None) -> SSLData:
+    """`data` with `count` training rows, none of them `listed`, in place of the test set."""
     done = len(data.validation)
     require(done == 0, f"{done} training rows are the test set already: split the data as loaded instead")
-    y, num_classes = data.y.cpu().numpy(), data.num_classes
+    y, num_classes = data.y.cpu().numpy().copy(), data.num_classes
+    if listed is not None:
+        y[listed] = -1
     most = num_classes * (int(np.bincount(y[y >= 0], minlength=num_classes).min()) - 1)
     require(0 < count <= most, f"validation must be from 0 to {most}, not {count}: each of {num_classes} classes gives "
                                f"as many and keeps one, and the smallest has {most // num_classes + 1} training images")
@@ -143,4 +161,5 @@ def _hold_out(data: SSLData, count: int) -> SSLData:
     out = np.sort(np.concatenate([r[:each + (c in more)] for c, r in enumerate(rows_by_class(y, num_classes, rng))]))
     kept = _drop(data, out, "validation")
     features = data.features and kept.features.tested_on(data.features.rows["plain"][kept.validation.cpu()])
-    return replace(kept, test_images=data.images[kept.validation], test_y=data.y[kept.validation], features=features)
+    return replace(kept, test_images=picked(data.images, kept.validation), test_y=data.y[kept.validation],
+                   features=features)
