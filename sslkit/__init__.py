@@ -5,7 +5,8 @@
 
 The rooms, each importing only from those above it:
 
-    errors, records, files, terminal   for every room: messages, what is passed between rooms, safe writes, the parser
+    errors, records, files, terminal, processes   for every room: messages, what is passed between rooms, safe writes,
+                 the parser, the processes of a run
     data/        images in: load(), split(), weak and strong views, features of an encoder
     networks/    backbones, build(), student and EMA teacher, encoder()
     methods/     one paper a file, over base (the contract) and ops

@@ -15,6 +15,11 @@ class Busy(InputError):
     exit_code = 75
 
 
+class Left(InputError):
+    """Another process of the same run is gone. The command exits with 1."""
+    exit_code = 1
+
+
 def choose(what: str, name: str, known: Iterable[str]) -> str:
     """`name` if it is one of `known`, else an InputError with the nearest of them and the list."""
     known = tuple(known)

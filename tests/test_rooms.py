@@ -5,7 +5,7 @@ from pathlib import Path
 import sslkit
 
 PACKAGE = Path(sslkit.__file__).parent
-ORDER = (("errors", "records", "files", "terminal"), ("data",), ("networks",), ("methods",), ("labelers",), ("training",), ("papers",),
+ORDER = (("errors", "records", "files", "terminal", "processes"), ("data",), ("networks",), ("methods",), ("labelers",), ("training",), ("papers",),
          ("batch",), ("lessons",), ("cli",), ("__main__",))
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 

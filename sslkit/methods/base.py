@@ -22,12 +22,14 @@ class Method(nn.Module):
     """Hyper-parameters in __init__ (each kept under its own name), the paper in loss(), all state in buffers.
 
     loss() is a pure function of (nets, batch, progress, buffers): no generator, no branch on a tensor, no .item(), no
-    shape that depends on the data. Losses, similarities and targets are float32. Targets carry no gradient.
+    shape that depends on the data. Losses, similarities and targets are float32. Targets carry no gradient. Where a
+    run has several processes, each sees its part of the rows: what couples rows goes through all_mean() and all_rows().
     """
     views: tuple[str, ...] = ("weak", "strong")      # of each unlabelled image, in the order of Batch.u;
     #                                                  strong:0.5 is a strong view of that magnitude, see augment
     pixels = False                                   # True for methods that change pixels, as by turning images
     compiles = True                                  # False where loss() takes a gradient inside
+    mixes = False                                    # True where a row becomes a mixture with others: one process alone
     standalone = True                                # False for methods that only exist as a stage of a recipe
     ema_buffers = "copy"                             # the teacher's BatchNorm statistics; "average" is EMAN
     sources: ClassVar[frozenset[str]]                # digests of the files of the class and its parents, see source()
@@ -52,7 +54,8 @@ class Method(nn.Module):
         self.register_buffer("pseudo", none if spec.pseudo is None else spec.pseudo.clone())
 
     def draw(self, g: torch.Generator, n_x: int, n_u: int) -> dict[str, Tensor]:
-        """The method's own random numbers for a step of n_x labelled and n_u unlabelled rows, from `g` alone."""
+        """The method's own random numbers for a step of n_x labelled and n_u unlabelled rows, from `g` alone. Where it
+        does not mix rows: (n_u, *), of which each process gets its own rows."""
         return {}
 
     def loss(self, nets: Nets, batch: Batch, progress: Tensor) -> Step:

@@ -30,6 +30,7 @@ from sslkit.errors import in_unit, not_negative, positive, require
 from sslkit.methods.base import Method, Passes, forward, known_passes
 from sslkit.methods.ops import align
 from sslkit.networks import Nets
+from sslkit.processes import all_rows, own
 from sslkit.records import Batch, Spec, Step
 
 DIM = 64
@@ -83,10 +84,11 @@ class CoMatch(Method):
         q = torch.where(self.pushed > self.queue_batch, q, p_w)
         mask = (q.amax(1) >= self.tau).float()
 
-        alike = (q @ q.T).fill_diagonal_(1)
+        others = all_rows(q)
+        alike = torch.where(own(torch.eye(len(others), device=q.device)) > 0, 1, q @ others.T)   # (mu*B, mu*B)
         alike = alike * (alike >= self.contrast_th)
         alike = alike / alike.sum(1, keepdim=True)
-        similar = (z_0 @ z_1.T / self.t).softmax(1)                                              # (mu*B, mu*B)
+        similar = (z_0 @ all_rows(z_1).T / self.t).softmax(1)
 
         l_s = F.cross_entropy(x.logits, batch.y)
         l_u = (F.cross_entropy(strong.logits, q, reduction="none") * mask).mean()
@@ -94,8 +96,8 @@ class CoMatch(Method):
         if self.training:
             slot = (self.pushed % self.queue_batch).view(1)
             y = F.one_hot(batch.y, p_w.shape[1]).to(p_w.dtype)
-            self.z.index_copy_(0, slot, torch.cat((z_w, z_x))[None])
-            self.p.index_copy_(0, slot, torch.cat((p_w, y))[None])
+            self.z.index_copy_(0, slot, torch.cat((all_rows(z_w), all_rows(z_x)))[None])
+            self.p.index_copy_(0, slot, torch.cat((all_rows(p_w), all_rows(y)))[None])
             self.queue.copy_(queue)
             self.pushed.add_(1)
         return Step(l_s + self.lambda_u * l_u + self.lambda_c * l_c,

@@ -25,7 +25,9 @@ from torch import Tensor, nn
 
 from sslkit.errors import choose, not_negative, positive, require
 from sslkit.methods.base import Method, Passes, forward, known_passes
+from sslkit.methods.ops import mean_of
 from sslkit.networks import Nets
+from sslkit.processes import all_mean
 from sslkit.records import Batch, Spec, Step
 
 EPOCHS, WARM, EVERY = 1024, 10, 9         # of a run; those that keep all rows; those between two tightenings
@@ -74,8 +76,8 @@ class Dash(Method):
         mask = (F.cross_entropy(logits, label, reduction="none") < limit).float()
 
         l_s = F.cross_entropy(x.logits, batch.y)
-        rows = F.cross_entropy(strong.logits, q, reduction="none") * mask
-        l_u = rows.mean() if self.average == "all" else rows.sum() / mask.sum().clamp(min=1)
+        rows = F.cross_entropy(strong.logits, q, reduction="none")
+        l_u = (rows * mask).mean() if self.average == "all" else mean_of(rows, mask)
         if self.training:
             self.note(epoch, warm, l_s if self.rho0 == "labeled" else F.cross_entropy(strong.logits, sharp))
         return Step(l_s + self.lambda_u * l_u,
@@ -84,6 +86,6 @@ class Dash(Method):
     def note(self, epoch: Tensor, warm: Tensor, loss: Tensor) -> None:
         """Add a loss () of the warm-up to those of its epoch (); a new epoch begins a new sum."""
         same = (epoch == self.epoch).float()
-        for buffer, new in ((self.total, loss.detach()), (self.count, 1.0)):
+        for buffer, new in ((self.total, all_mean(loss.detach())), (self.count, 1.0)):
             buffer.copy_(torch.where(warm, same * buffer + new, buffer))
         self.epoch.copy_(torch.where(warm, epoch, self.epoch))

@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from sslkit.errors import in_unit, not_negative
 from sslkit.methods.base import Method, Passes, forward, known_passes
 from sslkit.networks import Nets
+from sslkit.processes import all_mean, world
 from sslkit.records import Batch, Spec, Step
 
 
 def shares(label: Tensor, num_classes: int, weight: Tensor) -> Tensor:
-    """(C,): the weight (n,) of each label (n,), summing to 1; zeros where all weights are 0."""
-    counts = weight.new_zeros(num_classes).index_add(0, label, weight)
-    return counts / counts.sum().clamp_min(1)
+    """(C,): the weight (n,) of each label (n,) of all processes, summing to 1; zeros where all weights are 0."""
+    counts = all_mean(weight.new_zeros(num_classes).index_add(0, label, weight))
+    return counts / counts.sum().clamp_min(1 / world())
 
 
 class FreeMatch(Method):
@@ -67,7 +68,8 @@ class FreeMatch(Method):
         confidence, label = q.max(1)
         every = torch.ones_like(confidence)
         tau, p_tilde, h = (torch.lerp(new, old, self.decay) for old, new in (
-            (self.tau, confidence.mean()), (self.p_tilde, q.mean(0)), (self.h, shares(label, q.shape[1], every))))
+            (self.tau, all_mean(confidence.mean())), (self.p_tilde, all_mean(q.mean(0))),
+            (self.h, shares(label, q.shape[1], every))))
         mask = (confidence >= tau.clamp(max=self.max_tau) * (p_tilde / p_tilde.max())[label]).float()
 
         l_s = F.cross_entropy(x.logits, batch.y)
@@ -81,11 +83,11 @@ class FreeMatch(Method):
 
     def fairness(self, logits: Tensor, mask: Tensor, p_tilde: Tensor, h: Tensor) -> Tensor:
         """l_f of the strong views' logits (n, C), over the rows kept by mask (n,)."""
-        p = logits.softmax(1)
-        p_bar = (p * mask[:, None]).sum(0) / mask.sum().clamp_min(1)
+        p, kept = logits.softmax(1), all_mean(mask.sum())
+        p_bar = all_mean((p * mask[:, None]).sum(0)) / kept.clamp_min(1 / world())
         h_bar = shares(p.detach().argmax(1), p.shape[1], mask)
         r = torch.where(h_bar > 0, p_bar / h_bar.where(h_bar > 0, 1), 0)
         usual = p_tilde / h.clamp_min(1e-12)
         tiny = torch.finfo(p.dtype).tiny
         l_f = (usual / usual.sum() * (r / r.sum().clamp_min(tiny) + 1e-12).log()).sum()
-        return torch.where(mask.sum() > 0, l_f, 0.0)
+        return torch.where(kept > 0, l_f, 0.0)

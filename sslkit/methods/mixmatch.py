@@ -33,7 +33,7 @@ from sslkit.records import Batch, Spec, Step
 
 class MixMatch(Method):
     """Sharpened mean answers to two weak views as targets, and every image mixed with another."""
-    views = ("weak", "weak")
+    views, mixes = ("weak", "weak"), True
 
     def __init__(self,
                  T: Annotated[float, "sharpening temperature, smaller is sharper (default and paper: 0.5)"] = 0.5,

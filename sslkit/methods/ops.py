@@ -3,6 +3,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslkit.processes import all_mean, world
+
 
 def sharpen(q: Tensor, T: float) -> Tensor:
     """(n, C): q^(1/T), rows normalised. q (n, C) probabilities."""
@@ -23,9 +25,15 @@ def align(logits: Tensor, queue: Tensor, pushed: Tensor) -> tuple[Tensor, Tensor
     """Distribution alignment: log p (n, C), p divided by the mean of the last batch means, this one among them, rows
     normalised; and the queue with this one. logits (n, C); queue (length, C), a ring; pushed (), how many it got."""
     log_p, slot = logits.log_softmax(1), (pushed % len(queue)).view(1)
-    queue = queue.index_copy(0, slot, log_p.exp().mean(0, keepdim=True))
+    queue = queue.index_copy(0, slot, all_mean(log_p.exp().mean(0, keepdim=True)))
     usual = queue.sum(0) / (pushed + 1).clamp(max=len(queue))
     return (log_p - usual.clamp_min(torch.finfo(usual.dtype).tiny).log()).log_softmax(1), queue
+
+
+def mean_of(rows: Tensor, kept: Tensor) -> Tensor:
+    """() the mean of `rows` (n,) over those of all processes that `kept` (n,) weighs 1, not 0; 0 where there are none.
+    Each process returns its part of it, times their number."""
+    return (rows * kept).sum() / all_mean(kept.sum()).clamp(min=1 / world())
 
 
 def mixup(a: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:

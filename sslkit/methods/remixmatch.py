@@ -46,7 +46,7 @@ def turned(images: Tensor, quarters: Tensor) -> Tensor:
 class ReMixMatch(Method):
     """MixMatch with aligned class shares, several strong views of one target, and turned images."""
 
-    pixels = True
+    pixels = mixes = True
 
     def __init__(self,
                  T: Annotated[float, "sharpening temperature, smaller is sharper (default and paper: 0.5)"] = 0.5,

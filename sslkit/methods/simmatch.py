@@ -38,6 +38,7 @@ from sslkit.errors import choose, in_unit, not_negative, positive, require
 from sslkit.methods.base import Method, forward, known_passes
 from sslkit.methods.ops import align
 from sslkit.networks import Nets
+from sslkit.processes import all_rows
 from sslkit.records import Batch, Spec, Step
 
 DIM, MEMORY = 128, Literal["temporal", "teacher", "eman"]
@@ -129,7 +130,7 @@ class SimMatch(Method):
         if self.training:
             self.queue.copy_(queue)
             self.pushed.add_(1)
-            self.write(batch.i, F.normalize(labeled.heads["emb"].detach()))
+            self.write(all_rows(batch.i), all_rows(F.normalize(labeled.heads["emb"].detach())))
         return Step(l_s + self.lambda_u * l_u + self.lambda_in * l_in,
                     {"sup": l_s.detach(), "unsup": l_u.detach(), "inst": l_in.detach()}, p_hat, mask)
 

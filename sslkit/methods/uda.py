@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sslkit.errors import choose, in_unit, not_negative, positive
 from sslkit.methods.base import Method, Passes, forward, known_passes
+from sslkit.methods.ops import mean_of
 from sslkit.networks import Nets
 from sslkit.records import Batch, Step
 
@@ -66,4 +67,4 @@ class UDA(Method):
             return losses.mean()
         a = {"linear": progress, "exp": (5 * (progress - 1)).exp(), "log": 1 - (-5 * progress).exp()}[self.tsa]
         known = (-losses.detach()).exp() > a * (1 - 1 / num_classes) + 1 / num_classes
-        return losses.masked_fill(known, 0).sum() / (~known).sum().clamp(min=1)
+        return mean_of(losses, (~known).float())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sslkit.networks.network import Network
+from sslkit.processes import average_, world
 from sslkit.records import Out
 
 
@@ -45,6 +46,14 @@ class Nets:
         heads = {name: h.split(sizes) for name, h in out.heads.items()}
         return tuple(Out(logits, feat, {name: h[k] for name, h in heads.items()})
                      for k, (logits, feat) in enumerate(zip(out.logits.split(sizes), out.feat.split(sizes))))
+
+    def meet(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Between backward and the optimiser's step: gradients and running statistics become their means over the
+        processes of the run. Returns the sums () of all of them."""
+        keys, grads = [*sums], [p.grad for p in self.student.parameters() if p.grad is not None]
+        values = torch.stack([sums[key] for key in keys])
+        average_([*grads, *self.buffers[1], values])
+        return dict(zip(keys, (values * world()).unbind()))
 
     @torch.no_grad()
     def update_ema(self) -> None:

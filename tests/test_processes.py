@@ -1,0 +1,241 @@
+"""Several processes train one run: the same batches, losses and gradients as one, and one that ends ends them all."""
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sslkit import processes
+from sslkit.cli.launch import launch
+from sslkit.data import load, split
+from sslkit.errors import InputError
+from sslkit.methods import VAT, CoMatch, FixMatch, MixMatch
+from sslkit.training import Config, Feed
+from sslkit.training.loop import set_up
+
+# low thresholds, so that pseudo-labels are kept from the first step on
+METHODS = ("supervised", "pimodel", "pseudolabel:tau=0.11", "meanteacher", "vat", "uda:tau=0.11,tsa=linear", "fixmatch:tau=0.11",
+           "dash", "dash:average=all,rho0=unlabeled", "freematch:lambda_f=1", "comatch:tau=0.11,contrast_th=0.05",
+           "simmatch:tau=0.11", "simmatch:tau=0.11,memory=teacher", "simmatch:tau=0.11,memory=eman")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """group(rank, world): this process believes to be one of several; nothing can be exchanged."""
+    def be(rank: int, world: int) -> None:
+        monkeypatch.setattr(processes, "dist", SimpleNamespace(
+            is_available=lambda: True, is_initialized=lambda: world > 1, get_world_size=lambda: world, get_rank=lambda: rank))
+    return be
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """What each method computed in 20 steps: {(rank, world): {method: ...}}, by real processes that talk through gloo."""
+    folder, started = tmp_path_factory.mktemp("group"), []
+    for world in (1, 2):
+        port = str(free_port())
+        started += [subprocess.Popen([sys.executable, Path(__file__).with_name("group.py"), str(rank), str(world), port, folder, *METHODS],
+                                     env={**os.environ, "OMP_NUM_THREADS": "1"}) for rank in range(world)]
+    assert [process.wait(300) for process in started] == [0, 0, 0]
+    return {(rank, world): torch.load(folder / f"{rank}-of-{world}.pt") for rank, world in ((0, 1), (0, 2), (1, 2))}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_learn_what_one_learns(learned, method):
+    one, first, second = (learned[key][method] for key in ((0, 1), (0, 2), (1, 2)))
+    assert len(one["steps"]) == 20 and one["steps"][-1][0].keys() == first["steps"][-1][0].keys()
+    for (sums, grads), (other_sums, other_grads) in zip(one["steps"], first["steps"]):
+        counts = {"rows", "kept", "known", "kept_known", "kept_right", "right"} & sums.keys()
+        for name in sums:
+            mine, other = (part[name] / (1 if name in counts else part["steps"]) for part in (sums, other_sums))
+            assert torch.allclose(mine, other, rtol=1e-5, atol=1e-5), name
+        assert all(torch.allclose(mine, other, rtol=1e-4, atol=1e-5) for mine, other in zip(grads, other_grads, strict=True))
+    for part in ("method", "student"):
+        assert all(torch.equal(value, second[part][name]) for name, value in first[part].items())     # processes never drift apart
+        assert all(torch.allclose(value.float(), first[part][name].float(), atol=1e-4) for name, value in one[part].items())
+
+
+@pytest.mark.parametrize("method", (FixMatch(), VAT(), CoMatch()), ids=lambda method: type(method).__name__)
+def test_the_batch_of_a_step_is_the_same_whatever_the_number_of_processes(group, method):
+    data = split(load("digits"), labels=20, seed=0)
+    config = Config(batch_size=8, mu=3, strong="mc").resolve(data, torch.device("cpu"))
+
+    def batches(world: int) -> list:
+        found = []
+        for rank in range(world):
+            group(rank, world)
+            set_up(method, data, config)
+            found.append(Feed(data, method, config)(5))
+        return found
+
+    (whole,) = batches(1)
+    for world in (2, 4):
+        parts = batches(world)
+        for name in ("x", "y", "i", "j"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
+        assert all(torch.equal(torch.cat(views), all_of_them) for *views, all_of_them in zip(*(part.u for part in parts), whole.u))
+        assert all(torch.equal(torch.cat([part.draws[key] for part in parts]), value) for key, value in whole.draws.items())
+
+
+def test_a_method_that_mixes_rows_and_a_batch_that_cannot_be_shared_are_refused(group):
+    data = split(load("digits"), labels=20, seed=0)
+    group(0, 2)
+    with pytest.raises(InputError, match="MixMatch mixes the rows of a batch, it trains in one process"):
+        set_up(MixMatch(), data, Config(batch_size=8).resolve(data, torch.device("cpu")))
+    with pytest.raises(InputError, match="2 processes cannot share 7 labelled images a step"):
+        Feed(data, FixMatch(), Config(batch_size=7).resolve(data, torch.device("cpu")))
+
+
+def test_processes_that_cannot_meet_say_why(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="no GPU|process 0"):
+        processes.join("cuda:0" if torch.cuda.is_available() else "cuda")
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(InputError, match="cannot meet at 127.0.0.1.*another program uses this port; give torchrun another"):
+            processes.join("cpu")
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("mixmatch", "--processes", "2"), "mixmatch mixes the rows of a batch, it trains in one process: leave out --processes"),
+    (("fixmatch", "--processes", "0"), "processes is 0, it must be at least 1"),
+    (("fixmatch", "--processes", "2", "--batch-size", "7"), "2 processes cannot share 7 labelled images a step: take a --batch-size"),
+    (("fixmatch", "--processes", "two"), "invalid int value"),
+], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_what_processes_cannot_do_is_a_sentence(flags, message, capsys):
+    from sslkit.cli import main
+    try:
+        code = main(["train", *flags])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2 and message in capsys.readouterr().err
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "sslkit", "train", "simmatch", "--labels", "10", "--batch-size", "4", "--mu", "1", "--steps", "90",
+            "--eval-every", "30", "--out", str(folder), *more]
+
+
+def weights(folder: Path) -> dict:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["student"]
+
+
+def wait_for(condition, process, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    done = subprocess.run(command(folder, "--processes", "2"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_of_two_processes_is_stopped_and_resumed_to_the_bit(undisturbed, tmp_path):
+    out = json.loads((undisturbed / "result.json").read_text())
+    assert out["machine"]["processes"] == 2 and len((undisturbed / "metrics.jsonl").read_text().splitlines()) == 3
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command(folder, "--processes", "2"), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130 and "continue with: sslkit train simmatch" in process.stderr.read()
+    assert 30 <= torch.load(folder / "checkpoint.pt", weights_only=True)["step"] < 90
+    done = subprocess.run(command(folder, "--processes", "2", "--resume"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(torch.equal(value, weights(undisturbed)[name]) for name, value in weights(folder).items())
+
+
+def ranks(launcher: int) -> list[int]:
+    """The processes that a launcher started, in order."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks into /proc")
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_killed_process_ends_the_run_with_a_sentence_and_the_same_command_goes_on(undisturbed, tmp_path, which):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command(folder, "--processes", "2"), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size, process)
+    two = ranks(process.pid)
+    os.kill(two[which], signal.SIGKILL)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1 and f"process {which} of the run was killed by SIGKILL" in text and "--resume" in text
+    assert not any(Path(f"/proc/{pid}").exists() for pid in two)
+    done = subprocess.run(command(folder, "--processes", "2", "--resume"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(torch.equal(value, weights(undisturbed)[name]) for name, value in weights(folder).items())
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_gone_takes_its_processes_along(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "import sys; from sslkit.cli.launch import launch; sys.exit(launch(sys.argv[1:], 2))",
+                                *command(tmp_path / "run", "--processes", "2")[3:]])
+    wait_for(lambda: (tmp_path / "run/metrics.jsonl").exists() and (tmp_path / "run/metrics.jsonl").stat().st_size, process)
+    two = ranks(process.pid)
+    process.kill()
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in two) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in two) and (tmp_path / "run/checkpoint.pt").exists()
+
+
+def test_the_launcher_tells_the_error_of_whoever_failed(capfd):
+    assert launch(["train", "fixmatch", "--data", "folder:/nowhere", "--processes", "2"], 2) == 2
+    text = capfd.readouterr().err
+    assert text.count("there is no folder /nowhere") == 1 and "Traceback" not in text
+
+
+SAVES = """import sys, sslkit.training.run as room; from sslkit.cli import main
+room.CHECKPOINT_SECONDS = 0.1
+sys.exit(main(sys.argv[1:]))"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_run_that_is_killed_fifty_times_ends_with_the_same_weights(tmp_path, world):
+    """SIGKILL of the run, or of one of its two processes, at random moments from its first second on; each time it is continued."""
+    numbers, kills, folder, whole = random.Random(0), 0, tmp_path / "run", tmp_path / "whole"
+
+    def started(where: Path, *more: str) -> list[subprocess.Popen]:
+        port = str(free_port())
+        group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if world > 1 else {}
+        return [subprocess.Popen([sys.executable, "-c", SAVES, *command(where, "--steps", "4000", "--eval-every", "400", *more)[3:]],
+                                 env={**os.environ, **group, **({"RANK": str(rank)} if group else {})},
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for rank in range(world)]
+
+    assert [process.wait(600) for process in started(whole)] == [0] * world
+    while not (folder / "result.json").exists():
+        both = started(folder, *["--resume"] * (folder / "config.json").exists())
+        if kills < 50:
+            until = time.monotonic() + 120
+            while not (folder / "metrics.jsonl").exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(numbers.uniform(0, 1))
+            kills += any(process.poll() is None for process in both)
+            numbers.choice(both).kill()
+        texts = [process.communicate(timeout=600)[1] for process in both]
+        assert "Traceback" not in "".join(texts), texts
+    assert kills >= 20 and all(torch.equal(value, weights(whole)[name]) for name, value in weights(folder).items())
