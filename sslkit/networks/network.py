@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sslkit.errors import choose, require
 from sslkit.networks.backbones import TORCHVISION, Hidden, Linear, SmallConvNet, TorchvisionBackbone, WideResNet
+from sslkit.networks.checkpoint import load_backbone, weights_file
 from sslkit.records import Out
 
 HEADS = {"linear": Linear, "hidden": Hidden}         # on features; the others are for images
@@ -56,23 +57,25 @@ def known_network(name: str) -> tuple[int, int] | None:
     return int(wide[1]), int(wide[2])
 
 
-def expected_pixels(weights: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std, in [0, 1] units, of the images that ImageNet's weights were trained on; None for random weights."""
+def expected_pixels(name: str, weights: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std, in [0, 1] units, of the images that the first weights of the network `name` expect: ImageNet's, of
+    a file too, for torchvision's networks; None, those of the data, for random weights and the other networks."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)          # torchvision's, of every ImageNet model
     if channels == 1:
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-    return (mean, std) if weights == "imagenet" else None
+    return (mean, std) if weights != "none" and name in TORCHVISION else None
 
 
 def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weights: str = "none") -> Network:
     """The network `name`: small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0, initialised by (name, seed) alone; on
     features, of which there are `channels`, linear or hidden.
 
-    weights: "imagenet" for the last two, downloaded. InputError: unknown name, no such weights, failed download.
+    weights: "imagenet" for resnet50 and efficientnet-b0, downloaded; or a file, see checkpoint.load_backbone.
+    InputError: unknown name, no such weights, a file that does not fit, failed download.
     """
-    wide = known_network(name)
-    require(weights == "none" or weights == "imagenet" and name in TORCHVISION,
-            f"there are no {weights} weights for {name}, only imagenet for {' and '.join(TORCHVISION)}")
+    wide, file = known_network(name), weights_file(weights)
+    require(weights != "imagenet" or name in TORCHVISION,
+            f"there are no imagenet weights for {name}, only for {' and '.join(TORCHVISION)}; or give a file of them")
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)     # of the CPU alone
         if wide:
@@ -82,7 +85,9 @@ def build(name: str, num_classes: int, channels: int = 3, *, seed: int = 0, weig
         else:
             backbone = SmallConvNet(channels) if name == "small" else TorchvisionBackbone(name, weights)
         network = Network(backbone, num_classes)
+    if file is not None:
+        load_backbone(backbone, file, name)
     if name == "linear":          # on 1,280 features random weights would be sure of something from the start
         nn.init.zeros_(network.classifier.weight)
-    network.pixels = expected_pixels(weights, channels)
+    network.pixels = expected_pixels(name, weights, channels)
     return network
