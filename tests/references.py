@@ -112,6 +112,49 @@ def fixmatch(logits_x, y, logits_w, logits_s, tau, lambda_u):
     return {"loss": sup + lambda_u * unsup, "sup": sup, "unsup": unsup, "q": q, "mask": mask, "pseudo": pseudo}
 
 
+class FixMatchEMAN:
+    """FixMatch whose labels come from the EMA network, over a run's steps. [methods.md, section "FixMatch-EMAN": "The
+    teacher is the EMA of parameters AND BatchNorm statistics, in eval mode; it labels the weak views"]
+
+    The network is BatchNorm (scale g, shift b, eps 1e-5) and a linear classifier (weight w (C, D), bias a): weights is
+    the list [g, b, w, a]. momentum is the share of a new batch in the running statistics, whose variance is divided by
+    n - 1, as PyTorch's; the batch is normalised by its variance over n. The student's batch is x and u_s together.
+    """
+
+    def __init__(self, weights, mean, var, decay, momentum):
+        self.decay, self.momentum = decay, momentum
+        self.mean, self.var = [float(v) for v in mean], [float(v) for v in var]               # the student's
+        self.teacher = [np.array(v, dtype=np.float64) for v in (*weights, mean, var)]
+
+    def loss(self, weights, x, y, u_w, u_s, tau, lambda_u):
+        """The figures of fixmatch() for a step; the student's running statistics move on."""
+        rows = [*np.asarray(x, dtype=np.float64), *np.asarray(u_s, dtype=np.float64)]
+        n = len(rows)
+        means = [sum(row[d] for row in rows) / n for d in range(len(self.mean))]
+        squares = [sum((row[d] - means[d]) ** 2 for row in rows) for d in range(len(means))]
+        logits = normed_logits(rows, *weights, means, [square / n for square in squares])
+        teacher = normed_logits(u_w, *self.teacher)
+        for d, square in enumerate(squares):
+            self.mean[d] += self.momentum * (means[d] - self.mean[d])
+            self.var[d] += self.momentum * (square / (n - 1) - self.var[d])
+        return fixmatch(logits[:len(x)], y, teacher, logits[len(x):], tau, lambda_u)
+
+    def update(self, weights):
+        """After the optimiser's step, `weights` are the student's new ones."""
+        for old, new in zip(self.teacher, (*weights, self.mean, self.var)):
+            old[...] = self.decay * old + (1.0 - self.decay) * np.asarray(new, dtype=np.float64)
+
+
+def normed_logits(rows, g, b, w, a, mean, var):
+    """Logits (n, C) of a linear classifier on BatchNorm of the rows (n, D), by the mean and variance given."""
+    logits = np.zeros((len(rows), len(a)))
+    for i, row in enumerate(rows):
+        h = [g[d] * (float(row[d]) - mean[d]) / math.sqrt(var[d] + 1e-5) + b[d] for d in range(len(g))]
+        for c in range(len(a)):
+            logits[i, c] = a[c] + sum(w[c][d] * h[d] for d in range(len(h)))
+    return logits
+
+
 def fixmatch_grad_s(logits_w, logits_s, tau, lambda_u):
     """Gradient (n, C) of lambda_u * unsup with respect to logits_s. [methods.md, section "FixMatch (RA)"]
 
@@ -157,6 +200,24 @@ def sgd_nesterov(param, grads_sequence, lr_sequence, momentum, weight_decay):
 def cosine_lr(k, K, lr):
     """lr * cos(7 pi k / (16 K)), no warm-up; the first step is k = 0. [methods.md, section "Common protocol"]"""
     return lr * math.cos(7.0 * math.pi * k / (16.0 * K))
+
+
+def learning_rate(k, K, lr, schedule, warmup):
+    """Step k of K, from 0, with a linear rise over the first `warmup` K steps. [methods.md, "SimMatch", ImageNet: "lr
+    linear over 5 epochs, then .03*(1+cos(pi*(e-5)/395))/2"; "FixMatch-EMAN": "steps at 60 and 80 of 100 epochs, 5 of
+    warm-up"]
+
+    The rise counts from 1, as the code of both: its last step has lr. The fall is in steps here, not in whole epochs.
+    """
+    w = warmup * K
+    if k < w:
+        return lr if k + 1 > w else lr * (k + 1) / w
+    done = (k - w) / (K - w)
+    if schedule == "cosine":
+        return lr * (1.0 + math.cos(math.pi * done)) / 2.0
+    if schedule == "steps":
+        return lr if 100 * k < 60 * K else lr / 10.0 if 100 * k < 80 * K else lr / 100.0
+    return lr * math.cos(7.0 * math.pi * done / 16.0)
 
 
 def ema_closed_form(initial, trajectory, decay):

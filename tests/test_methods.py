@@ -15,14 +15,14 @@ import torch
 
 from sslkit import methods
 from sslkit.errors import InputError
-from sslkit.networks.network import build
+from sslkit.networks.network import Network, build
 from sslkit.networks.pair import Nets
 from sslkit.records import Batch, Out, Spec
 from sslkit.training.loop import means, tally
 
 B, MU, C = 6, 3, 5
 # a value of each hyper-parameter that must change the loss of some batch
-OTHER = {"tau": 0.3, "lambda_u": 3.0, "passes": "joint", "lambda_in": 3.0, "alpha": 0.5, "t": 0.4, "memory": "teacher",
+OTHER = {"tau": 0.3, "lambda_u": 3.0, "passes": "joint", "eman": True, "lambda_in": 3.0, "alpha": 0.5, "t": 0.4, "memory": "teacher",
          "bank_momentum": 0.2, "da_length": 1, "p_hat": False, "q_hat": False, "legacy_bank_norm": True,
          "loss": "sce", "a": 3.0, "b": 3.0, "T": 1.0, "lambda_s": 3.0, "lambda_r": 3.0, "lambda_f": 3.0,
          "num_strong": 3, "m": 0.2, "max_tau": 0.0, "ramp": 1.0, "eps": 3.0, "lambda_e": 3.0, "xi": 3.0,
@@ -34,7 +34,7 @@ WITH = {"a": {"loss": "sce"}, "b": {"loss": "sce"}, "max_tau": {"m": 0.2}, "rho0
 # when it matters, a share of the run, if not half-way: Dash's targets are soft and its threshold falls at the start
 WHEN = {"Dash": 0.03}
 # arguments besides the default under which a method must keep the contract too
-ALSO = {"SimMatch": ({"memory": "teacher"}, {"memory": "eman"}), "KDFixMatch": ({"loss": "sce"},),
+ALSO = {"FixMatch": ({"eman": True},), "SimMatch": ({"memory": "teacher"}, {"memory": "eman"}), "KDFixMatch": ({"loss": "sce"},),
         "VAT": ({"kl": "reverse"},), "UDA": ({"tsa": "linear"},), "Dash": ({"rho0": "unlabeled"},)}
 
 
@@ -251,6 +251,52 @@ def test_fixmatch_agrees_with_the_reference(seed, passes):
     step.loss.backward()
     assert np.allclose(nets.given[2].grad.numpy(), references.fixmatch_grad_s(w, s, tau, lambda_u), atol=1e-6)
     assert nets.given[1].grad is None or nets.given[1].grad.abs().max() == 0
+
+
+class Norm(torch.nn.Module):
+    """A backbone that is BatchNorm alone, on rows of 5 numbers, in double precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.feat_dim = torch.nn.BatchNorm1d(5).double(), 5
+
+    def forward(self, x):
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fixmatch_eman_agrees_with_the_reference(seed, monkeypatch):
+    """Over steps of SGD: who labels, by which statistics, what is averaged, and which rows the student sees together."""
+    rng = np.random.default_rng(seed)
+    decay, m, tau, lambda_u = rng.uniform(0.5, 0.9), rng.uniform(0.1, 0.4), rng.uniform(0.5, 0.8), rng.uniform(0.5, 3)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)             # Network gives float32
+    method, net = methods.FixMatch(tau=tau, lambda_u=lambda_u, eman=True), Network(Norm(), 4).double()
+    with torch.no_grad():
+        for value in (*net.parameters(), net.backbone.norm.running_mean):
+            value.copy_(torch.tensor(rng.normal(0, 1, value.shape)))
+    nets = Nets(net, ema_decay=decay, bn_momentum=m, ema_buffers=method.ema_buffers)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.3)
+    numbers = lambda: [value.detach().numpy().copy() for value in (              # noqa: E731
+        net.backbone.norm.weight, net.backbone.norm.bias, net.classifier.weight, net.classifier.bias)]
+    reference = references.FixMatchEMAN(numbers(), net.backbone.norm.running_mean.numpy(), net.backbone.norm.running_var.numpy(), decay, m)
+    masks = []
+    for _ in range(6):
+        x, w, s = (rng.normal(rng.normal(), 2, (n, 5)) for n in (4, 12, 12))
+        y = rng.integers(0, 4, 4)
+        expected = reference.loss(numbers(), x, y, w, s, tau, lambda_u)
+        views = [torch.tensor(v, requires_grad=True) for v in (x, w, s)]
+        step = method.loss(nets, Batch(views[0], torch.tensor(y), tuple(views[1:]), torch.arange(4), torch.arange(12), {}), half)
+        assert step.loss.item() == pytest.approx(expected["loss"], abs=1e-6) and step.q.numpy() == pytest.approx(expected["q"], abs=1e-6)
+        assert np.array_equal(step.mask.numpy(), expected["mask"])
+        assert (step.terms["sup"].item(), step.terms["unsup"].item()) == pytest.approx((expected["sup"], expected["unsup"]), abs=1e-6)
+        sgd.zero_grad()
+        step.loss.backward()
+        assert views[1].grad is None and views[2].grad.abs().sum() > 0
+        sgd.step()
+        nets.update_ema()
+        reference.update(numbers())
+        masks.append(step.mask)
+    assert 0 < torch.cat(masks).mean() < 1
 
 
 def test_supervised_agrees_with_the_reference():

@@ -138,6 +138,30 @@ def test_sgd_nesterov_shapes_and_inputs():
     assert param.tolist() == [[1.0, 2.0]]
 
 
+def test_fixmatch_eman():
+    # One number, two classes, logits (0, h). The teacher's mean is 1, its deviation 2: h = 0 and log 3.
+    log3 = math.log(3)
+    run = ref.FixMatchEMAN([np.ones(1), np.zeros(1), np.array([[0.0], [1.0]]), np.zeros(2)], [1.0], [4 - 1e-5], 0.75, 0.5)
+    out = run.loss([np.ones(1), np.zeros(1), np.array([[0.0], [1.0]]), np.zeros(2)], [[3.0]], [1], [[1.0], [1 + 2 * log3]], [[1.0], [2.0]], 0.7, 2.0)
+    # q = (1/2, 1/2) and (1/4, 3/4): the second is kept, label 1.
+    assert out["q"] == pytest.approx(np.array([[0.5, 0.5], [0.25, 0.75]])) and list(out["mask"]) == [0, 1]
+    # The student's rows 3; 1, 2 have mean 2, variance 2/3: x has h = sqrt(3/2), the kept u_s = 2 has h = 0: H = log 2, halved, times 2.
+    sup = math.log(1 + math.exp(-1 / math.sqrt(2 / 3 + 1e-5)))
+    assert out["sup"] == pytest.approx(sup) and out["loss"] == pytest.approx(sup + math.log(2))
+    # Running statistics: mean (1 + 2)/2, variance (4 + 1)/2, as 2 / (3 - 1) = 1. The EMA has three quarters of its own.
+    assert run.mean == [1.5] and run.var == pytest.approx([2.5], abs=1e-5)
+    run.update([np.array([5.0]), np.zeros(1), np.array([[0.0], [1.0]]), np.array([4.0, 0.0])])
+    assert [float(v.ravel()[0]) for v in run.teacher] == pytest.approx([2.0, 0.0, 0.0, 1.0, 1.125, 3.625], abs=1e-5)
+
+
+def test_learning_rate():
+    # 80 steps, warm-up 1/8: 10 steps up, 1/10 at first, 1 at the tenth; then 70 down: at 45 half-way.
+    rate = lambda k, schedule="cosine": ref.learning_rate(k, 80, 2.0, schedule, 0.125)           # noqa: E731
+    assert [rate(0), rate(4), rate(9), rate(10), rate(45)] == pytest.approx([0.2, 1.0, 2.0, 2.0, 1.0])
+    assert [rate(k, "steps") for k in (0, 10, 47, 48, 63, 64, 79)] == pytest.approx([0.2, 2, 2, 0.2, 0.2, 0.02, 0.02])
+    assert rate(45, "fixmatch") == pytest.approx(2 * math.cos(7 * math.pi / 32))
+
+
 def test_cosine_lr():
     # k = 0: cos 0 = 1. k = 4K/7: cos(pi/4). k = K: cos(7 pi/16) = .19509, so that the rate never reaches 0.
     assert ref.cosine_lr(0, 1000, 0.03) == 0.03
