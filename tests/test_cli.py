@@ -85,10 +85,10 @@ def test_without_json_a_sentence_comes_last(sslkit, tmp_path):
 
 
 def test_flags_reach_the_run(sslkit, tmp_path):
-    flags = {"tau": 0.8, "lambda-u": 0.5, "passes": "joint", "seed": 2, "steps": 2, "batch-size": 4, "mu": 1, "lr": 0.05, "momentum": 0.8,
+    flags = {"tau": 0.8, "lambda-u": 0.5, "passes": "joint", "eman": True, "seed": 2, "steps": 2, "batch-size": 4, "mu": 1, "lr": 0.05, "momentum": 0.8,
              "weight-decay": 0.001, "ema-decay": 0.5, "bn-momentum": 0.2, "network": "small", "weights": "none", "strong": "mc",
-             "eval-every": 1, "precision": "fp32"}
-    words = [part for name, value in flags.items() for part in (f"--{name}", value)]
+             "eval-every": 1, "precision": "fp32", "schedule": "cosine", "warmup": 0.25}
+    words = [part for name, value in flags.items() for part in ((f"--{name}", value) if value is not True else (f"--{name}",))]
     words += ["--labels", 40, "--validation", 100, "--no-include-labeled", "--out", tmp_path / "run"]
     code, _, err = sslkit("train", "fixmatch", *words)
     assert code == 0, err
@@ -351,6 +351,17 @@ def test_a_diverging_loss_is_a_sentence_and_exit_code_1(sslkit, runs):
     (["train", "fixmatch", "--validation", "100000"], ["validation", "100000"]),
     (["train", "fixmatch", "--validation", "-1"], ["validation", "-1"]),
     (["train", "fixmatch", "--size", "16"], ["digits has 8 pixels a side", "size is for folders"]),
+    (["train", "fixmatch", "--crop", "9"], ["crop is 9", "from 8 to 8, the side of the images as loaded"]),
+    (["train", "fixmatch", "--data", "folder:/nowhere", "--size", "256", "--crop", "257"], ["crop is 257", "from 8 to 256"]),
+    (["train", "fixmatch", "--data", "cifar10", "--crop", "7"], ["crop is 7", "from 8 to 32"]),
+    (["train", "fixmatch", "--data", "cifar10", "--crop", "16.5"], ["--crop", "'16.5'"]),
+    (["train", "fixmatch", "--encoder", "efficientnet-lite0", "--crop", "32"], ["--crop is for pixels", "leave out --crop or --encoder"]),
+    (["train", "fixmatch", "--labeled-list", "/nowhere/at/all"], ["the list '/nowhere/at/all' cannot be read"]),
+    (["train", "fixmatch", "--labeled-list", ""], ["the list '' cannot be read"]),
+    (["train", "fixmatch", "--labeled-list", "x", "--labels", "40"], ["leave out --labels and --imbalance"]),
+    (["train", "fixmatch", "--data", "imagefolder:"], ["imagefolder:PATH", "train/<class>/* and val/<class>/*"]),
+    (["train", "fixmatch", "--data", "imagefolder:/nowhere/at/all"], ["there is no folder /nowhere/at/all"]),
+    (["train", "fixmatch", "--data", "imagefolde:x"], ["did you mean 'imagefolder:PATH'?"]),
     (["train", "fixmatch", "--weights", "imagenet"], ["no imagenet weights for small"]),
     (["train", "fixmatch", "--data", "folder:/nowhere/at/all", "--steps", "0"], ["steps is 0"]),       # before anything is loaded
     (["train", "fixmatch", "--data", "folder:"], ["folder:PATH"]),
@@ -431,7 +442,7 @@ def test_an_outer_run_without_a_name_is_refused(refused):
 
 
 def test_a_step_of_very_many_views_is_said_before_it_is_waited_for(sslkit, monkeypatch):
-    monkeypatch.setattr("sslkit.cli.training.MANY_VIEWS", 50)
+    monkeypatch.setattr("sslkit.cli.one_run.MANY_VIEWS", 50)
     code, _, err = sslkit("train", "fixmatch", *SHORT, "--batch-size", "20")
     assert code == 0 and "note: a step makes 100 views, 0.0 GB before the network" in err
 

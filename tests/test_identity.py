@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -118,6 +119,25 @@ def test_the_code_is_that_of_the_import_not_of_the_file_now(copied, monkeypatch)
         assert training.code_of(module.FixMatch()) == before
     after = code_in(copied, "fixmatch", monkeypatch)
     assert after["core"] != before["core"] and after["method"] != before["method"], "the next one does"
+
+
+def test_a_record_without_later_settings_is_that_of_a_run_with_their_defaults(digits, tmp_path):
+    """A run that was begun before they came is continued, and stands in the same table."""
+    run = fit(FixMatch(), digits, SHORT, CPU, out=tmp_path / "run")
+    new = run.config
+    old = json.loads(json.dumps(new))
+    for part in ("train", "arguments"):
+        for name, value in identity.LATER.items():
+            assert old[part].pop(name, value) == value
+    assert len(old["train"]) == len(new["train"]) - 2 and len(old["arguments"]) == len(new["arguments"]) - 1
+    assert old != new and identity.changed_settings(old, new) == identity.changed_settings(new, old) == ""
+    assert identity.protocol(old) == identity.protocol(new)
+    (run.path / "config.json").write_text(json.dumps(old))
+    result = run.result
+    assert fit(FixMatch(), digits, SHORT, CPU, out=run.path).result == result and run.restore(digits)
+    other = identity.record(FixMatch(), digits, replace(SHORT, schedule="cosine", warmup=0.1).resolve(digits, torch.device("cpu")))
+    assert identity.changed_settings(old, other) == "train.schedule fixmatch -> cosine; train.warmup 0.0 -> 0.1"
+    assert identity.protocol(old) != identity.protocol(other)
 
 
 def test_a_stage_that_the_store_has_is_not_trained_again(digits, runs, monkeypatch):

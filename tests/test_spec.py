@@ -12,9 +12,12 @@ from sslkit.training.parse import method_names, parse
 from sslkit.training.rules import Propagate, Select
 from sslkit.training.spec import DataSpec, RunSpec
 
-OTHER_DATA = DataSpec("folder:my photos", 44, -20.0, 3.5, 1000, False, 300, 48, False, "/data", True, True)
+OTHER_DATA = DataSpec("folder:my photos", 44, -20.0, 3.5, 1000, False, validation=300, size=48, flip=False, root="/data", download=True,
+                      skip_bad_images=True)
+LISTED = DataSpec("imagefolder:/data/imagenet", unlabeled=90, labeled_list="lists/1percent.txt", size=256, crop=224)
 OTHER_TRAIN = Config(seed=7, steps=90, batch_size=8, mu=2, lr=0.025, momentum=0.8, weight_decay=1e-4, ema_decay=0.99, bn_momentum=0.05,
-                     network="wrn-10-2", weights="imagenet", strong="usb", eval_every=30, precision="fp32")
+                     network="wrn-10-2", weights="imagenet", strong="usb", eval_every=30, precision="fp32",
+                     schedule="steps", warmup=0.05)
 
 
 def other(value):
@@ -30,6 +33,7 @@ def specs():
             None, Propagate(), Propagate(5, "exact", "euclidean")]
         for recipe in recipes:
             yield RunSpec(method, recipe=recipe)
+            yield RunSpec(method, LISTED, recipe=recipe)
             yield RunSpec(method, OTHER_DATA, OTHER_TRAIN, changed, recipe)
             if not usual.make().pixels:
                 on_features = replace(recipe, outer_network="hidden") if getattr(recipe, "outer_network", None) else recipe
@@ -46,6 +50,7 @@ def test_the_command_line_of_a_run_is_parsed_into_that_run(spec):
 def test_names_differ_where_runs_do():
     every = list(specs())
     assert len({spec.name for spec in every}) == len(every)
+    assert RunSpec("fixmatch", LISTED).name.startswith("fixmatch-imagenet-1percent-s0-")
     assert RunSpec("simmatch", arguments={"alpha": 0.9}) == RunSpec("simmatch"), "a default is not an argument"
     assert "imagenet" not in " ".join(RunSpec("fixmatch").argv()) and RunSpec("fixmatch").argv() == ["train", "fixmatch"]
 
@@ -54,7 +59,7 @@ def test_names_differ_where_runs_do():
                                             ("kd-fixmatch", None), ("kd-fixmatch", Select(outer_network="wrn-10-1"))])
 def test_the_protocol_is_that_of_the_record_and_needs_no_data(method, recipe, digits):
     arguments = {"tau": 0.9} if method == "kd-fixmatch" else {}
-    for data in (DataSpec(), DataSpec(labels=40, imbalance=-20.0, validation=100, include_labeled=False, flip=True)):
+    for data in (DataSpec(), DataSpec(crop=8), DataSpec(labels=40, imbalance=-20.0, validation=100, include_labeled=False, flip=True)):
         spec = RunSpec(method, data, Config(steps=40), arguments, recipe)
         new = spec.identity(spec.load())
         assert protocol(new) == spec.protocol() and new["method"] == spec.title and new["code"] == spec.code
@@ -64,7 +69,7 @@ def test_the_outer_network_takes_its_settings_from_the_inner_one_everywhere(digi
     """On the command line, in a batch and in Python alike."""
     words = ["kd-fixmatch", "--tau", "0.9", "--passes", "joint", "--steps", "40"]
     outer = parse(words)[0].identity(digits)["arguments"]["outer"]
-    assert outer["arguments"] == {"tau": 0.9, "lambda_u": 1.0, "passes": "joint"} and outer["train"]["steps"] == 40
+    assert outer["arguments"] == {"tau": 0.9, "lambda_u": 1.0, "passes": "joint", "eman": False} and outer["train"]["steps"] == 40
 
 
 def test_what_cannot_be_is_refused():

@@ -1,4 +1,5 @@
 """The loop: what it feeds, how it steps, that it learns, and that a resumed run sees what an uninterrupted one sees."""
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from sslkit.records import Step
 from sslkit.training import loop as train
 from sslkit.training.config import Config, Machine
 from sslkit.training.feed import Feed
-from sslkit.training.loop import cosine_lr, means, tally
+from sslkit.training.loop import learning_rate, means, tally
 
 CPU = torch.device("cpu")
 SHORT = Config(steps=24, batch_size=8, mu=2, eval_every=8)
@@ -105,10 +106,28 @@ def test_optimiser_is_nesterov_sgd_with_the_cosine_and_no_decay_of_norms(digits)
 
 
 def test_cosine_and_clocks_of_short_runs(digits):
-    assert all(cosine_lr(0.03, k, 1000) == pytest.approx(references.cosine_lr(k, 1000, 0.03)) for k in range(1001))
+    config = Config(steps=1000, lr=0.03)
+    assert all(learning_rate(config, k) == pytest.approx(references.cosine_lr(k, 1000, 0.03)) for k in range(1001))
+    assert all(learning_rate(config, k) == 0.03 * math.cos(7 * math.pi * k / (16 * 1000)) for k in range(1001)), "to the bit, as always"
     for steps in (20, 300, 2000, 2**20):
         config = Config(steps=steps).resolve(digits, CPU)
         assert (config.ema_decay, config.bn_momentum) == pytest.approx(references.short_run_clocks(steps))
+
+
+@pytest.mark.parametrize("schedule, warmup", [("fixmatch", 0.2), ("cosine", 0.0), ("cosine", 0.0125), ("cosine", 0.033), ("steps", 0.05)])
+def test_schedules_of_the_learning_rate_are_those_of_the_reference(schedule, warmup):
+    config = Config(steps=400, lr=0.03, schedule=schedule, warmup=warmup)
+    rates = [learning_rate(config, k) for k in range(400)]
+    assert rates == pytest.approx([references.learning_rate(k, 400, 0.03, schedule, warmup) for k in range(400)], abs=1e-12)
+    assert max(rates) <= 0.03 and min(rates) > 0
+
+
+def test_the_schedule_is_what_trains(digits):
+    """Every metrics line and the optimiser itself have the rate of the schedule."""
+    config = replace(SHORT, steps=4, eval_every=1, schedule="cosine", warmup=0.5)
+    found = [(s.metrics["lr"], s.state()["optimizer"]["param_groups"][0]["lr"])
+             for s in train.train(FixMatch(), digits, config, Machine(device="cpu")) if s.evaluated]
+    assert found == [(pytest.approx(0.1 * part), pytest.approx(0.1 * part)) for part in (0.5, 1.0, 1.0, 0.5)]
 
 
 def test_metrics_are_means_over_the_steps_since_the_last_evaluation():
@@ -190,7 +209,8 @@ def test_data_without_labels_is_refused():
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"batch_size": 0}, {"mu": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"lr": float("inf")},
                                       {"ema_decay": 1.1}, {"weight_decay": -1.0}, {"seed": -1}, {"strong": "mcc"}, {"eval_every": 0},
-                                      {"precision": "fp16"}, {"weights": "imagnet"}, {"network": "smal"}])
+                                      {"precision": "fp16"}, {"weights": "imagnet"}, {"network": "smal"},
+                                      {"schedule": "cosin"}, {"warmup": 1.0}, {"warmup": -0.1}, {"warmup": float("nan")}])
 def test_settings_out_of_range_are_refused(digits, settings):
     with pytest.raises(InputError, match=next(iter(settings)).split("_")[0]):
         Config(**settings).resolve(digits, CPU)

@@ -3,7 +3,8 @@
 Names are imported when first asked for: a dask worker imports this room and only waits, so it should stay small.
 """
 _MODULES = {"lessons": "reproduction", "reproduce": "reproduction", "execute_main": "execute_notebook", "Job": "jobs",
-            "run_jobs": "jobs", "run_batch": "engine", "as_job": "process", "lease_of": "process", "at_work": "watch"}
+            "run_jobs": "jobs", "run_batch": "engine", "as_job": "process", "stop_when_alone": "process",
+            "lease_of": "process", "at_work": "watch"}
 __all__ = [*_MODULES]
 
 

@@ -40,14 +40,14 @@ def run_jobs(specs: Iterable[RunSpec]) -> list[Job]:
     loaded, known, jobs = {}, {}, {}
 
     def seconds(spec: RunSpec) -> float:
-        data = DataSpec(spec.data.data, size=spec.data.size)                    # another split or seed costs the same
+        data = DataSpec(spec.data.data, size=spec.data.size, crop=spec.data.crop)     # another split costs the same
         key = repr(replace(spec, data=data, train=replace(spec.train, seed=0)))
         if key not in known:
             known[key] = spec.seconds(spec.load(loaded))
         return known[key]
 
     for spec in specs:
-        title = f"{spec.title:16} {spec.data.data} {spec.data.labels} seed {spec.train.seed}"
+        title = f"{spec.title:16} {spec.data.data} {spec.data.labeling} seed {spec.train.seed}"
         jobs[spec.name] = Job(spec.name, ["sslkit", *spec.argv(), "--job"], spec.path(spec.load(loaded)).absolute(),
                               title, seconds=partial(seconds, spec))
     return [*jobs.values()]

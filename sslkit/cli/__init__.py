@@ -7,7 +7,8 @@ import re
 import sys
 
 from sslkit.cli.labels import embed, label, probe
-from sslkit.cli.training import bench, execute, lab, reproduce, runs, study, table, train
+from sslkit.cli.one_run import train
+from sslkit.cli.training import bench, execute, lab, reproduce, runs, study, table
 from sslkit.errors import InputError, choose
 
 USAGE = """usage: sslkit COMMAND [FLAGS]

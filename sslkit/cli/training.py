@@ -1,76 +1,15 @@
-"""The commands that train, and those that show what was trained: train, runs, table, reproduce, study,
-execute, lab, bench."""
+"""The commands around training: runs, table, reproduce, study, execute, lab, bench."""
 import inspect
 import json
 import os
 import shlex
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 from sslkit import batch
 from sslkit.errors import InputError, choose, require
-from sslkit.terminal import Parser, ProgressLine, Screen, aligned, chosen
-
-MANY_VIEWS = 20_000                  # in a step; more are slow enough for a note
-
-
-def train(argv: list[str]) -> int:
-    """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
-    from sslkit.training import Stopped, begun, labels_in_words, method_names, parse, store
-
-    if not argv or argv[0] in ("-h", "--help"):
-        names = ", ".join(method_names())
-        print(f"usage: sslkit train METHOD [FLAGS]\n\nmethods: {names}\n"
-              "`sslkit train METHOD --help` explains its flags")
-        return 0 if argv else 2
-    require(not argv[0].startswith("-"), f"name a method first: sslkit train fixmatch {argv[0]} ...")
-    spec, machine, values = parse(argv)
-    spec.make(**spec.arguments)
-    spec.train.check()
-    machine.apply()
-    line = ProgressLine(0)
-    data = spec.load(progress=line.loading, machine=machine)
-    for name, why in (("skipped", "that are no images: " + ", ".join(data.info.get("skipped_files", ()))),
-                      ("ignored", "of other kinds")):
-        if data.info.get(name):
-            print(f"note: left out {data.info[name]} files {why}", file=sys.stderr)
-    if data.left_out is not None:
-        labeled, unlabeled = (" ".join(f"{n:,}" for n in part) for part in data.counts())
-        print(f"images of each class, labelled {labeled}; unlabelled {unlabeled}", file=sys.stderr)
-    run, config = begun(values, spec.identity(data, machine)), spec.train.resolve(data, machine.torch_device())
-    views = config.batch_size * (1 + config.mu * len(spec.make(**spec.arguments).views))
-    if views > MANY_VIEWS:
-        size = 4e-9 * views * data.images[0].numel()
-        print(f"note: a step makes {views:,} views, {size:.1f} GB before the network; a smaller --batch-size or --mu "
-              "needs less memory and time", file=sys.stderr)
-    line = ProgressLine(config.steps)
-    try:
-        with batch.as_job(store(), spec.name, run.path.absolute()) if values.job else nullcontext():
-            run = spec.run(data, machine, out=run.path, live=line.stage, progress=line.loading)
-    except Stopped as stop:
-        line.end()
-        again = shlex.join(["train", *(word for word in argv if word != "--resume"), "--resume"])
-        print(f"{stop}\ncontinue with: sslkit {again}", file=sys.stderr)
-        return 130
-    finally:
-        line.end()
-    print(labels_in_words(run.result), end="", file=sys.stderr)
-    return report(run, values.json)
-
-
-def report(run, as_json: bool) -> int:
-    """Print the figures of a finished run, for people or as JSON."""
-    result = {key: value for key, value in run.result.items() if key != "machine"} | {"run": str(run.path)}
-    found = {name: result.get(f"test_acc_{name}") for name in ("head", "middle", "tail")}
-    groups = "".join(f", {name} {acc:.1%}" for name, acc in found.items() if acc is not None)
-    print(f"test accuracy {result['test_acc']:.1%} (median of the last 20 evaluations "
-          f"{result['test_acc_median20']:.1%}){groups}, {result['seconds']:.0f} s, {run.path}",
-          file=sys.stderr if as_json else sys.stdout)
-    if as_json:
-        print(json.dumps(result))
-    return 0
+from sslkit.terminal import Parser, Screen, aligned, chosen
 
 
 def runs(argv: list[str]) -> int:
@@ -200,7 +139,7 @@ def study(argv: list[str]) -> int:
                         help="set a parameter of the study, as `-p imbalances 1,50`")
     parser.add_argument("--table", metavar="NAME", help="the table's name: it becomes figures/NAME.csv (default: the "
                                                         "study's)")
-    leave_out = ("imbalance", "unlabeled_imbalance", "unlabeled", "include_labeled", "validation")
+    leave_out = ("imbalance", "unlabeled_imbalance", "unlabeled", "include_labeled", "labeled_list", "validation")
     parser.add_parameters(DataSpec, "data", leave_out=leave_out)
     parser.add_parameters(Machine, "machine")
     values = parser.parse(argv)

@@ -11,9 +11,10 @@ import torch
 
 from sslkit.data import SSLData, augment, source
 from sslkit.errors import InputError, choose, require
-from sslkit.networks import HEADS, known_network
+from sslkit.networks import HEADS, known_network, weights_file
 
 Precision = Literal["auto", "fp32", "bf16"]
+Schedule = Literal["fixmatch", "cosine", "steps"]
 WHOLE = ("seed", "steps", "batch_size", "mu", "eval_every")
 
 
@@ -29,8 +30,14 @@ class Config:
                                       "paper: 64)"] = None
     mu: Annotated[int | None, "unlabelled images for each labelled one in a step (default: 3 on digits, 7 elsewhere; "
                               "paper: 7)"] = None
-    lr: Annotated[float | None, "first learning rate; it falls as cos(7 pi k / 16 K) (default: 0.1 on digits, 0.003 on "
+    lr: Annotated[float | None, "highest learning rate; --schedule lowers it (default: 0.1 on digits, 0.003 on "
                                 "features, 0.03 elsewhere; paper: 0.03)"] = None
+    schedule: Annotated[Schedule, "how the learning rate falls: fixmatch, as cos(7 pi k / 16 K), to a fifth; cosine, "
+                                  "as (1 + cos(pi k / K)) / 2, to 0; steps, to a tenth at 60% and a hundredth at 80% "
+                                  "of the run (default and paper: fixmatch; ImageNet: SimMatch cosine, FixMatch-EMAN "
+                                  "steps)"] = "fixmatch"
+    warmup: Annotated[float, "share of the run over which the learning rate rises linearly from 0, before it falls "
+                             "(default and paper: 0; ImageNet, 5 epochs: SimMatch 0.0125, FixMatch-EMAN 0.05)"] = 0.0
     momentum: Annotated[float, "nesterov momentum of SGD, 0 to 1 (paper: 0.9)"] = 0.9
     weight_decay: Annotated[float | None, "L2 penalty on weights, none on BatchNorm and biases (default and paper: "
                                           "0.0005; CIFAR-100 0.001)"] = None
@@ -41,10 +48,12 @@ class Config:
     network: Annotated[str | None, "small, wrn-DEPTH-WIDTH, resnet50 or efficientnet-b0; on features linear or hidden, "
                                    "one layer of 256 (default: small on digits, linear on features, else the paper's: "
                                    "wrn-28-2, CIFAR-100 wrn-28-8, STL-10 wrn-37-2)"] = None
-    weights: Annotated[str, "first weights of resnet50 and efficientnet-b0: none (random), or imagenet, torchvision's, "
-                            "which are downloaded and take images as ImageNet's are normalised; with --encoder, a file "
-                            "of its weights (default: none, or those that the encoder's library downloads; paper: "
-                            "none)"] = "none"
+    weights: Annotated[str, "first weights of the network: none (random); imagenet, torchvision's of resnet50 and "
+                            "efficientnet-b0, downloaded; or a file, a checkpoint of MoCo, SimCLR, BYOL, DINO ..., "
+                            "torchvision's state dict or a run's checkpoint.pt. With imagenet or a file, these two "
+                            "networks take images as ImageNet's are normalised. With --encoder: a file of its weights "
+                            "(default: none, or those that the encoder's library downloads; paper: none; "
+                            "FixMatch-EMAN: MoCo-EMAN's)"] = "none"
     strong: Annotated[str | None, "RandAugment variant of the strong views: mc, rac, usb, fixed or small (default: "
                                   "small under 16 px, else mc; paper: rac)"] = None
     eval_every: Annotated[int | None, "steps between evaluations (default: K/50; paper: 1024)"] = None
@@ -58,8 +67,8 @@ class Config:
         steps = known.steps if self.steps is None else self.steps
         defaults = {name: getattr(known, name) for name in ("batch_size", "mu", "lr", "weight_decay", "network")} | {
             "steps": steps, "ema_decay": max(0.0, min(0.999, 1 - 10 / steps)),
-            "bn_momentum": min(0.1, max(0.001, 100 / steps)), "strong": "small" if data.side < 16 else "mc",
-            "eval_every": max(1, steps // 50)}
+            "bn_momentum": min(0.1, max(0.001, 100 / steps)), "eval_every": max(1, steps // 50),
+            "strong": "small" if (data.crop or data.side) < 16 else "mc"}
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         if given["precision"] == "auto":
             small = (self.network or known.network) in ("small", *HEADS)
@@ -67,7 +76,7 @@ class Config:
         if data.features:                     # what they were made by, their own digest says
             given |= {"weights": "none"}
         else:
-            choose("weights", self.weights, ("none", "imagenet"))
+            weights_file(self.weights)
         return Config(**{**defaults, **given})
 
     def check(self) -> None:
@@ -81,7 +90,7 @@ class Config:
         within(lambda v: v >= 1, "at least 1", "steps", "batch_size", "mu", "eval_every")
         within(lambda v: v <= 2**40, f"at most {2**40}", "steps")
         within(lambda v: 0 <= v <= 1, "between 0 and 1", "bn_momentum")
-        within(lambda v: 0 <= v < 1, "from 0 up and below 1", "ema_decay", "momentum")
+        within(lambda v: 0 <= v < 1, "from 0 up and below 1", "ema_decay", "momentum", "warmup")
         within(lambda v: 0 < v < math.inf, "a finite number above 0", "lr")
         within(lambda v: 0 <= v < math.inf, "a finite number from 0 up", "weight_decay")
         within(lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295", "seed")
@@ -90,6 +99,7 @@ class Config:
         if self.network is not None:
             known_network(self.network)
         choose("precision", self.precision, get_args(Precision))
+        choose("schedule", self.schedule, get_args(Schedule))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Feed: the batch of a step, a function of (seed, step) alone."""
 import hashlib
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from sslkit.data import SSLData, augment, jitter, send
+from sslkit.data import LARGE, Share, SSLData, augment, crop, drawn, jitter, send
 from sslkit.errors import choose, require
 from sslkit.methods import Method
+from sslkit.processes import own, rank, world
 from sslkit.records import Batch
 from sslkit.training.config import Config
 
@@ -21,52 +24,89 @@ def generator(*key: object) -> torch.Generator:
 
 class Feed:
     """feed(step) -> Batch: labelled rows with replacement, unlabelled rows in an endless sequence of shuffled epochs.
+    Of a batch each process gets its own part, the same whatever their number.
 
-    data: split; its mean and std normalise the views. device: where batches go (default: where the data is). Raises
+    data: split; its mean and std normalise the views. device: where batches go (default: where the data is). Where the
+    images are not on the device or lie in a file, those of the next step are fetched in the background. Raises
     InputError for a kind of view that there is not.
     """
 
     def __init__(self, data: SSLData, method: Method, config: Config, channels_last: bool = False,
                  device: torch.device | None = None):
-        self.device = data.images.device if device is None else device
+        self.device = data.y.device if device is None else device
         # views are made in float64, which MPS lacks; features lie in files
-        self.data = data.to("cpu" if self.device.type == "mps" or data.features else self.device)
+        self.made_on = torch.device("cpu") if self.device.type == "mps" or data.features else self.device
+        self.data, self.labeled, self.unlabeled = data.to(self.made_on), data.labeled.cpu(), data.unlabeled.cpu()
+        self.y = data.y.cpu()[self.labeled]
         self.method, self.config, self.channels_last = method, config, channels_last
-        self.kinds = {"weak": augment.weak, "strong": partial(augment.strong, variant=config.strong), "jitter": jitter}
+        whole = partial(crop, side=data.view[-1]) if data.features is None else None
+        weak = augment.weak if data.crop is None else whole
+        self.kinds = {"weak": weak, "strong": partial(augment.strong, variant=config.strong, first=weak),
+                      "crop": whole, "jitter": partial(jitter, side=data.view[-1])}
         for kind in method.views:
             choose("kind of view", kind.split(":")[0], self.kinds)
         require(not (method.pixels and data.features), f"{type(method).__name__} changes pixels, it cannot train on "
                 "features: leave out --encoder, or take another method")
+        require(config.batch_size % world() == 0, f"{world()} processes cannot share {config.batch_size} labelled "
+                "images a step: take a --batch-size that is a multiple of their number")
         self.n_u = config.mu * config.batch_size if method.views else 0
         self.truth = data.y[data.unlabeled].to(self.device)            # for scores alone, never in a Batch
         self.epochs: dict[int, Tensor] = {}
+        images = self.data.images
+        behind = data.features is None and (images.device.type != self.made_on.type or math.prod(images.shape) > LARGE)
+        self.pool, self.coming = ThreadPoolExecutor(1) if behind else None, (-1, Future())
 
     def unlabeled_rows(self, step: int) -> Tensor:
-        """(mu*B,) rows in the unlabelled set."""
+        """(mu*B,) rows in the unlabelled set, of all processes."""
         n, at = self.data.num_unlabeled, torch.arange(step * self.n_u, (step + 1) * self.n_u)
         needed = range(int(at[0]) // n, int(at[-1]) // n + 1)
         self.epochs = {k: self.epochs[k] if k in self.epochs else
                        torch.randperm(n, generator=generator(self.config.seed, "pass", k)) for k in needed}
         return torch.cat([self.epochs[k][at[at // n == k] % n] for k in needed])
 
-    def view(self, kind: str, rows: Tensor, g: torch.Generator) -> Tensor:
+    def images(self, rows: Tensor) -> Tensor:
+        """The training images `rows`, or features' rows themselves, where views are made of them."""
+        if self.data.features:
+            return rows
+        images = self.data.images
+        return send(images.index_select(0, send(rows, images.device)), self.made_on)
+
+    def view(self, kind: str, rows: Tensor, g: torch.Generator | Share) -> Tensor:
         """(n, num, H, W) float32 on the device: the training images `rows`, augmented and normalised; or (n, D), stored
         features of such views."""
+        return self.made(kind, self.images(rows), g)
+
+    def made(self, kind: str, images: Tensor, g: torch.Generator | Share) -> Tensor:
+        """view() of what images() gave."""
         data = self.data
         if data.features:
-            return send(data.features.view(kind, rows, g), self.device)
+            return send(data.features.view(kind, images, g), self.device)
         name, _, magnitude = kind.partition(":")
         how = {"magnitude": float(magnitude)} if magnitude else {}
-        images = self.kinds[name](data.images.index_select(0, rows), g, flip=data.flip, **how)
-        return augment.normalize(images, data.mean, data.std, channels_last=self.channels_last).to(self.device)
+        views = self.kinds[name](images, g, flip=data.flip, **how)
+        return augment.normalize(views, data.mean, data.std, channels_last=self.channels_last).to(self.device)
+
+    def begin(self, step: int) -> tuple:
+        """The part of a step's batch that needs the images: a generator for the rest, rows, draws, images."""
+        g, count = generator(self.config.seed, "step", step), self.config.batch_size
+        share = Share(g, rank(), world()) if world() > 1 else g
+        i = drawn(partial(torch.randint, self.data.num_labeled), (count // world(),), share)
+        j = own(self.unlabeled_rows(step)) if self.n_u else torch.empty(0, dtype=torch.int64)
+        draws = {name: own(value) for name, value in self.method.draw(g, count, self.n_u).items()}
+        return share, i, j, draws, self.images(self.labeled[i]), self.images(self.unlabeled[j]) if self.n_u else None
+
+    def begun(self, step: int) -> tuple:
+        """begin(), perhaps from the background, where the next step's then begins."""
+        if self.pool is None:
+            return self.begin(step)
+        number, coming = self.coming
+        parts = (coming if number == step else self.pool.submit(self.begin, step)).result()
+        self.coming = step + 1, self.pool.submit(self.begin, step + 1)
+        return parts
 
     def __call__(self, step: int) -> Batch:
-        g, data = generator(self.config.seed, "step", step), self.data
-        i = torch.randint(data.num_labeled, (self.config.batch_size,), generator=g)
-        j = self.unlabeled_rows(step) if self.n_u else torch.empty(0, dtype=torch.int64)
-        draws = self.method.draw(g, len(i), len(j))
-        i, j = send(i, data.images.device), send(j, data.images.device)
-        x = self.view("weak", data.labeled[i], g)
-        u = tuple(self.view(kind, data.unlabeled[j], g) for kind in self.method.views)
-        y, i, j, *draws_there = (send(t, self.device) for t in (data.y[data.labeled[i]], i, j, *draws.values()))
+        g, i, j, draws, labeled, unlabeled = self.begun(step)
+        x = self.made("weak", labeled, g)
+        u = tuple(self.made(kind, unlabeled, g) for kind in self.method.views)
+        y, i, j, *draws_there = (send(t, self.device) for t in (self.y[i], i, j, *draws.values()))
         return Batch(x, y, u, i, j, dict(zip(draws, draws_there)))

@@ -13,13 +13,14 @@ from sslkit import __version__
 from sslkit.data import SOURCES, SSLData
 from sslkit.files import digest, digest_files, store
 from sslkit.methods import FixedLabels, FixMatch, Method
-from sslkit.networks import Network
+from sslkit.networks import Network, weights_file
 from sslkit.training.config import Config
 
-CORE_FILES = ("data/*", "networks/*", "records", "methods/base", "methods/ops", "labelers/quality", "training/config",
-              "training/feed", "training/loop")             # with its method's file they decide a run's result
+CORE_FILES = ("data/*", "networks/*", "records", "processes", "methods/base", "methods/ops", "labelers/quality",
+              "training/config", "training/feed", "training/loop")   # with its method's file they decide a run's result
 RECIPE_FILES = {"kd-fixmatch": ("labelers/trusted", "labelers/clusters", "training/recipes"),
                 "hdl": ("labelers/hdl", "labelers/neighbors", "training/recipes")}
+LATER = {"schedule": "fixmatch", "warmup": 0.0, "eman": False}     # what older records lack, and what it was then
 USUAL = {"imbalance": [1.0, 1.0], "validation": 0, "include_labeled": True, "unlabeled_asked": None}
 
 
@@ -42,6 +43,14 @@ def code_of(method: Method, recipe: str = "") -> dict[str, str]:
     return {"version": __version__, "core": CORE, "method": type(method).code, **more}
 
 
+def settings(config: Config) -> dict:
+    """The fields of a resolved configuration as records have them: of a file of weights the digest of its content."""
+    if (path := weights_file(config.weights)) is None:
+        return asdict(config)
+    with open(path, "rb") as file:
+        return asdict(config) | {"weights": f"file:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"}
+
+
 def is_earlier(record: dict) -> bool:
     """Was the run made by a version of sslkit that named runs by one hash of the whole package?"""
     return "hash" in record["code"]
@@ -55,9 +64,10 @@ def record(method: Method, data: SSLData, config: Config, initial: Network | Non
         "name": data.name, "labels": data.num_labeled, "unlabeled": data.num_unlabeled, "split": data.hash,
         "imbalance": list(data.imbalance), "validation": len(data.validation), "include_labeled": included,
         "unlabeled_asked": data.unlabeled_asked, "side": data.side, "flip": data.flip},
-        "train": asdict(config), "channels": data.channels, "classes": data.classes}
+        "train": settings(config), "channels": data.channels, "classes": data.classes}
     if data.name in SOURCES and "files" in data.info:
         found["data"]["image_files"] = True              # perhaps JPEG: not the published pixels
+    found["data"] |= {name: value for name in ("crop", "labeled_list") if (value := getattr(data, name)) is not None}
     if data.features is not None:
         found["data"] |= {"encoder": data.features.encoder, "side": data.features.side, "views": data.features.views}
     if initial is not None:
@@ -76,10 +86,10 @@ def run_path(record: dict, folder: Path | None = None) -> Path:
 
 
 def difference(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """The settings in which two records differ, as `name old -> new`."""
+    """The settings in which two records differ, as `name old -> new`. What an older record lacks is as in LATER."""
     rows = []
     for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
+        a, b = (side.get(key, LATER.get(key)) for side in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
             rows += difference(a, b, f"{prefix}{key}.")
         elif a != b:
@@ -94,10 +104,12 @@ def changed_settings(old: dict, new: dict) -> str:
 
 def protocol(record: dict) -> str:
     """What makes the results of two records comparable: everything but seed, rows drawn, code, precision and
-    machine."""
+    machine. Settings as in LATER are left out, as older records do."""
     def plain(value: Any) -> Any:
-        left_out = ("precision", "seed", "code")
-        return {k: plain(v) for k, v in value.items() if k not in left_out} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        kept = {k: v for k, v in value.items() if k not in ("precision", "seed", "code")}
+        return {k: plain(v) for k, v in kept.items() if k not in LATER or v != LATER[k]}
 
     parts = {name: record[name] for name in ("method", "arguments", "train")} | {"initial": record.get("initial")}
     data = {name: value for name, value in record["data"].items() if name not in ("unlabeled", "split", "image_files")}

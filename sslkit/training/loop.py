@@ -14,19 +14,29 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sslkit.data import SSLData, augment
+from sslkit.data import Rows, SSLData, augment
 from sslkit.errors import require
 from sslkit.labelers import by_class
 from sslkit.methods import Method
 from sslkit.networks import HEADS, Nets, Network, build, known_network
+from sslkit.processes import all_rows, rank, world
 from sslkit.records import Batch, Snapshot, Spec, Step
 from sslkit.training.config import Config, Machine
 from sslkit.training.feed import Feed
 
 
-def cosine_lr(lr: float, step: int, steps: int) -> float:
-    """lr * cos(7 pi k / 16 K): from lr down to 0.195 lr (google-research/fixmatch)."""
-    return lr * math.cos(7 * math.pi * step / (16 * steps))
+def learning_rate(config: Config, step: int) -> float:
+    """The learning rate of step k, the first is 0. It rises as (k + 1) / w for w = warmup K steps. Then it falls with
+    (k - w) / (K - w): fixmatch (google-research/fixmatch) to 0.195 lr, cosine (SimMatch's code) to 0; steps
+    (FixMatch-EMAN's code) falls at 0.6 K and 0.8 K, whatever w is. `config` is resolved."""
+    rise, steps = config.warmup * config.steps, config.steps
+    if step < rise:
+        return config.lr * min(1.0, (step + 1) / rise)
+    if config.schedule == "steps":
+        return config.lr * 0.1 ** sum(10 * step >= tenths * steps for tenths in (6, 8))
+    if config.schedule == "cosine":
+        return config.lr * (1 + math.cos(math.pi * (step - rise) / (steps - rise))) / 2
+    return config.lr * math.cos(7 * math.pi * (step - rise) / (16 * (steps - rise)))
 
 
 def tally(out: Step, truth: Tensor) -> dict[str, Tensor]:
@@ -54,11 +64,12 @@ def means(sums: dict[str, float]) -> dict[str, float | None]:
 def predict(network: Network, inputs: Tensor, data: SSLData, *, dtype: torch.dtype = torch.float32,
             batch_size: int = 500) -> tuple[Tensor, Tensor]:
     """Probabilities (n, C) and pooled features (n, D) of `inputs`, rows of data.inputs or data.test_inputs: plain uint8
-    images (n, num, H, W), normalised by the mean and std of `data`, or of ImageNet for a network that began with its
-    weights; or an encoder's features."""
+    images (n, num, H, W), of which a network gets the central square if data.crop is set, normalised by the mean and
+    std of `data`, or of ImageNet for a network that began with its weights; or an encoder's features."""
     network.norm_mode("running", 0.0)
     device, (mean, std) = network.classifier.weight.device, network.pixels or (data.mean, data.std)
-    ready = data.features.ready if data.features else partial(augment.normalize, mean=mean, std=std)
+    ready = data.features.ready if data.features else (
+        lambda part: augment.normalize(augment.centre(part, data.crop), mean, std))
     outs = [network(ready(part).to(device), dtype) for part in inputs.split(batch_size)]
     return torch.cat([o.logits for o in outs]).softmax(1), torch.cat([o.feat for o in outs])
 
@@ -66,7 +77,12 @@ def predict(network: Network, inputs: Tensor, data: SSLData, *, dtype: torch.dty
 def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype = torch.float32) -> dict:
     """Accuracy on the test images, fractions: test_acc; test_acc_class, a list of C; with a long tail also
     test_acc_head, test_acc_middle and test_acc_tail."""
-    answer, truth = predict(network, data.test_inputs, data, dtype=dtype)[0].argmax(1).cpu(), data.test_y.cpu()
+    inputs, truth = data.test_inputs, data.test_y.cpu()
+    if world() > 1:                                  # each process answers for its part, the last for what is left
+        size = math.ceil(len(truth) / world())
+        rows = torch.arange(size * rank(), size * (rank() + 1), device=inputs.device).clamp(max=len(truth) - 1)
+        inputs = Rows(inputs, rows)
+    answer = all_rows(predict(network, inputs, data, dtype=dtype)[0].argmax(1))[:len(truth)].cpu()
     found = by_class(answer, truth, data.num_classes, data.groups)
     return {"test_acc": (answer == truth).sum().item() / len(truth), **{f"test_acc_{k}": v for k, v in found.items()}}
 
@@ -85,12 +101,13 @@ def set_up(method: Method, data: SSLData, config: Config, machine: Machine = Mac
     """Networks, the method's heads and buffers, the optimiser and the feed, on the machine's device. `config` is
     resolved."""
     device = machine.torch_device()
+    require(world() == 1 or not method.mixes, f"{type(method).__name__} mixes the rows of a batch, it trains in one "
+            "process: take another method, or start one process")
     check_network(config.network, data.features is not None)
     network = build(config.network, data.num_classes, data.channels, seed=config.seed, weights=config.weights)
     pseudo = None if data.pseudo is None else data.pseudo[data.unlabeled]
-    image = tuple(data.images.shape[1:]) if data.features is None else (data.features.dim,)
     spec = Spec(data.num_classes, network.feat_dim, data.y[data.labeled], data.num_unlabeled, config.batch_size,
-                config.mu, config.steps, pseudo, image)
+                config.mu, config.steps, pseudo, data.view)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed + 1)
         network.heads.update(method.setup(spec))
@@ -131,17 +148,20 @@ def compile_or_say(method: Method, nets: Nets, batch: Batch) -> None:
 
 
 def take_step(method: Method, nets: Nets, optimizer: torch.optim.Optimizer, feed: Feed, step: int) -> dict[str, Tensor]:
-    """Draw, augment, forward, backward, SGD, EMA: one step, and its sums for the metrics. Nothing here waits for the
-    device."""
+    """Draw, augment, forward, backward, SGD, EMA: one step, and its sums over all processes for the metrics. Nothing
+    here waits for the device."""
     config, batch = feed.config, feed(step)
     for group in optimizer.param_groups:
-        group["lr"] = cosine_lr(config.lr, step, config.steps)
+        group["lr"] = learning_rate(config, step)
     out = method.loss(nets, batch, torch.full((), step / config.steps, device=batch.x.device))
     optimizer.zero_grad()
     out.loss.backward()
+    sums = tally(out, feed.truth[batch.j])
+    if world() > 1:
+        sums = nets.meet(sums)
     optimizer.step()
     nets.update_ema()
-    return tally(out, feed.truth[batch.j])
+    return sums
 
 
 def train(method: Method, data: SSLData, config: Config = Config(), machine: Machine = Machine(), *,
@@ -184,7 +204,7 @@ def train(method: Method, data: SSLData, config: Config = Config(), machine: Mac
         evaluated = done % config.eval_every == 0 or done == config.steps
         if evaluated or time.monotonic() - shown > 1:
             metrics = means(dict(zip(sums, torch.stack(list(sums.values())).tolist())))
-            metrics["lr"] = cosine_lr(config.lr, step, config.steps)
+            metrics["lr"] = learning_rate(config, step)
             if not math.isfinite(metrics["loss"]):
                 raise FloatingPointError(f"the loss is {metrics['loss']} at step {done}: try a smaller --lr than "
                                          f"{config.lr:g}")

@@ -41,6 +41,10 @@ def train_parser(method: str) -> Parser:
                                                                    "labels_found, base, control"))
     group.add_argument("--job", action="store_true", help="as batches call it: begin the run or continue it; print its "
                        "folder first, as JSON; exit code 75 if another process does it or has done it")
+    group.add_argument("--processes", type=int, metavar="N", default=1, help="processes of this machine that share "
+                       "each batch, each with a GPU of its own, or with its part of the cores; torchrun starts them on "
+                       "several machines. BatchNorm sees the rows of its own process, as in the papers' code (default: "
+                       "1)")
     parser.add_parameters(DataSpec, "data")
     if staged:
         parser.add_parameters(Select, "the outer network and its trusted labels")

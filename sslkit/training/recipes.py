@@ -14,7 +14,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from sslkit.files import cannot_write, write_atomically, write_json
 from sslkit.labelers import by_class, cluster_agree, confident, hdl, label_quality
 from sslkit.methods import FixedLabels, FixMatch, KDFixMatch, Method
 from sslkit.networks import Network
+from sslkit.processes import by_first
 from sslkit.records import Progress, PseudoLabels, Snapshot
 from sslkit.training.config import Config, Machine
-from sslkit.training.identity import RECIPE_CODE, code_of, record, run_path
+from sslkit.training.identity import RECIPE_CODE, code_of, record, run_path, settings
 from sslkit.training.loop import predict
 from sslkit.training.rules import Propagate, Select, outer_method
 from sslkit.training.run import Run, fit, has_result
@@ -86,7 +88,7 @@ def kd_fixmatch_record(data: SSLData, inner: KDFixMatch, outer: FixMatch | Run, 
                 f"({known['data']['name']}, {known['data']['labels']} labels, seed {known['train']['seed']})")
         first = {name: known[name] for name in ("method", "arguments", "data", "train", "code")}
     else:
-        first = {"method": "fixmatch", "arguments": outer.arguments, "train": asdict(outer_config)}
+        first = {"method": "fixmatch", "arguments": outer.arguments, "train": settings(outer_config)}
     return record(inner, data, config) | {"method": "kd-fixmatch", "arguments": rule.arguments(inner, first),
                                           "code": code_of(inner, "kd-fixmatch")}
 
@@ -214,14 +216,18 @@ def stage(whole: Run, name: str, method: Method, data: SSLData, config: Config, 
     """A stage's run in the recipe's folder: the store's finished run of the same record, linked there, or trained
     there."""
     config, here = config.resolve(data, machine.torch_device()), whole.path / name
-    if not here.exists() and has_result(stored := run_path(record(method, data, config, initial))):
-        new = whole.path / f".{name}.{os.getpid()}.new"
-        try:
-            shutil.copytree(stored, new, copy_function=link, ignore=shutil.ignore_patterns(".*"))
-            new.rename(here)
-        except OSError as error:
-            shutil.rmtree(new, ignore_errors=True)
-            raise cannot_write(here, error) from error
+
+    def linked() -> None:
+        if not here.exists() and has_result(stored := run_path(record(method, data, config, initial))):
+            new = whole.path / f".{name}.{os.getpid()}.new"
+            try:
+                shutil.copytree(stored, new, copy_function=link, ignore=shutil.ignore_patterns(".*"))
+                new.rename(here)
+            except OSError as error:
+                shutil.rmtree(new, ignore_errors=True)
+                raise cannot_write(here, error) from error
+
+    by_first(linked)
     shown = live and partial(live, name, config.steps)
     return fit(method, data, config, machine, out=here, live=shown, initial=initial)
 
@@ -247,18 +253,23 @@ def once(whole: Run, name: str, asked: dict, find: Callable[[], dict]) -> dict:
     """What find() finds, as tensors and plain values: from the recipe's file `name` if the same code found it for the
     same `asked` before, else now, and written."""
     path, asked = whole.path / name, asked | {"code": RECIPE_CODE}
-    if path.exists():
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            if saved["asked"] == asked:
-                return saved["found"]
-        except Exception as error:                    # cut off, or another program's
-            print(f"note: {path} cannot be read ({type(error).__name__}), the labels are found again", file=sys.stderr)
-    found = find()
+
+    def saved() -> dict | None:
+        with suppress(FileNotFoundError):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            return content["found"] if content["asked"] == asked else None
 
     def save(new: Path) -> None:
         with open(new, "wb") as file:
-            torch.save({"asked": asked, "found": found}, file)
+            torch.save({"asked": asked, "found": find()}, file)
 
-    write_atomically(path, save)
-    return found
+    def found_or_saved() -> None:
+        try:
+            if saved() is not None:
+                return
+        except Exception as error:                    # cut off, or another program's
+            print(f"note: {path} cannot be read ({type(error).__name__}), the labels are found again", file=sys.stderr)
+        write_atomically(path, save)
+
+    by_first(found_or_saved)
+    return saved()

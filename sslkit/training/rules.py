@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 from sslkit.errors import choose, in_unit, require
 from sslkit.labelers import CLUSTERINGS, MATCHINGS, Clustering, Matching, Metric, Mode
 from sslkit.methods import FixMatch, KDFixMatch, Method
+from sslkit.networks import HEADS
 from sslkit.training.config import Config
 
 
@@ -38,7 +39,11 @@ class Select:
         return json.loads(json.dumps({**inner.arguments, **rule, "outer": outer}))
 
     def outer_config(self, config: Config) -> Config:
-        """The outer network's configuration, from that of the inner one."""
+        """The outer network's configuration, from that of the inner one. InputError for a file of weights, which is of
+        the inner network alone, where the two differ."""
+        same = self.outer_network in (None, config.network, *HEADS)           # of features, the file is the encoder's
+        require(same or config.weights in ("none", "imagenet"), "a file of weights is of one network, the outer one is "
+                "another: leave out --outer-network, or train it first and give its run by --outer")
         return replace(config, network=self.outer_network or config.network)
 
 

@@ -12,7 +12,8 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from sslkit.errors import InputError, choose, require
 from sslkit.files import cannot_write, locked, stop_signals, write_atomically, write_json
 from sslkit.methods import Method, method_class
 from sslkit.networks import Nets, Network, build, expected_pixels
+from sslkit.processes import by_first, rank, wait, world
 from sslkit.records import Snapshot
 from sslkit.training.config import Config, Machine
 from sslkit.training.identity import changed_settings, record, run_path
@@ -111,7 +113,7 @@ class Run:
         saved = self.checkpoint()
         config, state = saved["config"], saved[choose("weights", weights, ("teacher", "student"))]
         network = build(config["train"]["network"], len(config["classes"]), config["channels"])
-        network.pixels = expected_pixels(config["train"]["weights"], config["channels"])
+        network.pixels = pixels_of(config)
         for name in [name for name in state if name.startswith("heads.")]:
             del state[name]                  # in place: the state's own version numbers stay with it
         network.load_state_dict(state)
@@ -133,7 +135,7 @@ class Run:
             nets = set_up(method, data.to("cpu"), plain, Machine(device="cpu"))[0]
             for part, name in ((method, "method"), (nets.student, "student"), (nets.teacher, "teacher")):
                 part.load_state_dict(saved[name])
-            nets.student.pixels = nets.teacher.pixels = expected_pixels(config["train"]["weights"], config["channels"])
+            nets.student.pixels = nets.teacher.pixels = pixels_of(config)
         except (TypeError, RuntimeError) as error:       # an argument or a layer that this code does not have
             raise InputError(f"{self.path} does not fit this code of sslkit: {str(error).splitlines()[0]}") from error
         method.eval()
@@ -180,6 +182,11 @@ class Run:
         write_atomically(self.path / "checkpoint.pt", write)
 
 
+def pixels_of(config: dict) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """expected_pixels() of a run's record."""
+    return expected_pixels(config["train"]["network"], config["train"]["weights"], config["channels"])
+
+
 def has_result(path: Path) -> bool:
     """Is the run finished? One whose result cannot be read is made again."""
     with suppress(InputError):
@@ -208,12 +215,13 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
               f"{new['code']}", file=sys.stderr)
     if run.result is not None:
         return run
+    first = rank() == 0                              # of several processes it alone writes
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(run.path, error) from error
-    with locked(run.path):
-        for path in run.leftovers():
+    with locked(run.path) if first else nullcontext():
+        for path in run.leftovers() if first else ():
             path.unlink(missing_ok=True)
         state, path = None, run.path / "checkpoint.pt"
         if path.exists():
@@ -222,11 +230,11 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
             whose = "another split of the data" if "data.split" in changed else "another run"
             require(not changed, f"{path} is from {whose} ({changed}); {run.advice}")
         try:
-            if fresh:
+            if fresh and first:
                 write_json(run.path / "config.json", new)
             return _fit(run, method, data, config, machine, state, live, initial and initial.state_dict())
         except (InputError, FloatingPointError):
-            if fresh and not run.metrics and not path.exists():      # nothing came of it: a learning rate far too large
+            if first and fresh and not run.metrics and not path.exists():      # nothing came of it
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
         except (RuntimeError, ValueError) as error:
@@ -238,14 +246,16 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
 def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, state: dict | None, live,
          initial: dict | None) -> Run:
     """The part of fit() inside the lock: train, write as it goes, finish."""
-    begin, before = time.monotonic(), state["seconds"] if state else 0.0
+    begin, before, first = time.monotonic(), state["seconds"] if state else 0.0, rank() == 0
     reached = state["step"] if state else 0
     done = [m for m in run.metrics if m["step"] <= reached]              # later evaluations are made again
     due = [k for k in range(1, reached + 1) if k % config.eval_every == 0 or k == config.steps]
     require([m["step"] for m in done] == due, f"{run.path / 'metrics.jsonl'} lacks evaluations from before the "
                                               f"checkpoint; {run.advice}")
     lines = "".join(json.dumps(m) + "\n" for m in done)
-    write_atomically(run.path / "metrics.jsonl", lambda new: new.write_text(lines))
+    wait()                                           # all have read what the first now writes
+    if first:
+        write_atomically(run.path / "metrics.jsonl", lambda new: new.write_text(lines))
     saved, about = begin, {"config": run.config}
 
     def seconds() -> float:
@@ -253,6 +263,8 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
 
     with stop_signals() as asked:
         for snap in train(method, data, config, machine, state=state, initial=initial):
+            if not first:                            # it takes part until the first stops
+                continue
             if snap.evaluated:
                 run.log({"step": snap.step, **snap.metrics, "seconds": round(seconds(), 3)})
             if live:
@@ -263,14 +275,19 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
                 saved = time.monotonic()
             if asked.is_set() and not last:
                 raise Stopped(run, snap.step, config.steps)
+    by_first(partial(_finish, run, method, data, config, machine, round(seconds(), 2)))
+    return run
+
+
+def _finish(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, seconds: float) -> None:
+    """Write result.json."""
     metrics, last = run.metrics, run.metrics[-1]
     write_json(run.path / "result.json", {
         "method": type(method).__name__.lower(), "data": data.name, "labels": data.num_labeled, "seed": config.seed,
         "steps": config.steps, "test_acc": last["test_acc"],
         "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
-        "pseudo_label_acc": last["pseudo_label_acc"], "mask_rate": last["mask_rate"], "seconds": round(seconds(), 2),
+        "pseudo_label_acc": last["pseudo_label_acc"], "mask_rate": last["mask_rate"], "seconds": seconds,
         **{name: value for name, value in last.items() if name.startswith("test_acc_")},
-        "machine": {"device": str(machine.torch_device()), "threads": torch.get_num_threads(),
+        "machine": {"device": str(machine.torch_device()), "threads": torch.get_num_threads(), "processes": world(),
                     "torch": torch.__version__, "python": platform.python_version(),
                     "cpu": platform.processor() or platform.machine()}})
-    return run

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import torch
 
-from sslkit.data import SSLData, features, load, source, split
+from sslkit.data import SSLData, features, load, read_list, source, split
 from sslkit.errors import require
 from sslkit.files import digest
 from sslkit.methods import KDFixMatch, Method, method_class
-from sslkit.networks import encoder, encoder_side
+from sslkit.networks import encoder, encoder_side, weights_file
 from sslkit.records import Progress
 from sslkit.training.bench import timed
 from sslkit.training.config import Config, Machine
-from sslkit.training.identity import code_of, protocol, record, run_path
+from sslkit.training.identity import code_of, protocol, record, run_path, settings
 from sslkit.training.loop import check_network, set_up, take_step
 from sslkit.training.recipes import Live, hdl_on, hdl_record, kd_fixmatch, kd_fixmatch_record
 from sslkit.training.rules import Propagate, Select, outer_method
@@ -31,7 +31,8 @@ COST = {type(None): 1.0, Select: 2.0, Propagate: 5 / 3}         # of a recipe, i
 class DataSpec:
     """A data set, and which of its images carry labels; see data.load() and data.split()."""
     data: Annotated[str, "digits, cifar10, cifar100, svhn, fashion-mnist, stl10, food101, or folder:PATH, your own "
-                         "images in train/CLASS/, test/CLASS/ and perhaps unlabeled/ (default: digits)"] = "digits"
+                         "images in train/CLASS/, test/CLASS/ and perhaps unlabeled/, or imagefolder:PATH, with val/ "
+                         "in place of test/, as ImageNet (default: digits)"] = "digits"
     labels: Annotated[int, "labelled images of all classes together, as many of each class but for --imbalance "
                            "(default: 20; papers: 40, 250, 4000 on CIFAR-10)"] = 20
     imbalance: Annotated[float, "a long tail: class c of C has floor(n_max X^(-c/(C-1))) labelled and unlabelled "
@@ -45,10 +46,17 @@ class DataSpec:
                                      "as there are)"] = None
     include_labeled: Annotated[bool, "keep the labelled images among the unlabelled ones (default: yes; papers: "
                                      "yes)"] = True
+    labeled_list: Annotated[str | None, "a text file with the names of the labelled images, CLASS/IMAGE.JPEG or "
+                                        "IMAGE.JPEG, one a line, in place of --labels and of a draw by the seed "
+                                        "(default: none; papers: 1percent.txt and 10percent.txt of SimCLR on "
+                                        "ImageNet)"] = None
     validation: Annotated[int, "training images held out and evaluated in the test set's place, to choose settings by "
                                "(default: 0, evaluate on the test set)"] = 0
     size: Annotated[int | None, "side in pixels of a folder's and food101's images, resized (default: 32, food101 "
                                 "128); with --encoder, of the pictures that it gets (default: its own)"] = None
+    crop: Annotated[int | None, "side in pixels of a random resized crop, which a weak view then is in place of a "
+                                "shifted image; a strong view is RandAugment of one, and evaluation takes the central "
+                                "square (default: none; papers: 224 of --size 256 on ImageNet)"] = None
     flip: Annotated[bool | None, "may a weak view mirror an image? (default: yes, but not on digits and svhn)"] = None
     root: Annotated[str | None, "where downloaded data sets lie (default: $SSLKIT_DATA or ~/.cache/sslkit)"] = None
     download: Annotated[bool, "download the data set if it is not there"] = False
@@ -58,12 +66,38 @@ class DataSpec:
     views: Annotated[int, "weak and strong views of each training image whose features the encoder makes, a third of "
                           "them weak (default: 6)"] = 6
 
+    def __post_init__(self) -> None:
+        require(self.crop is None or self.encoder is None, "--crop is for pixels, an encoder gets whole images: leave "
+                "out --crop or --encoder")
+        most = 8 if self.crop is None else max(8, self.side)
+        require(self.crop is None or isinstance(self.crop, int) and 8 <= self.crop <= most, f"crop is {self.crop}, it "
+                f"must be a whole number of pixels from 8 to {most}, the side of the images as loaded")
+        require(self.labeled_list is None or (self.labels, self.imbalance) == (DataSpec.labels, DataSpec.imbalance),
+                "--labeled-list names the labelled images: leave out --labels and --imbalance")
+
+    @property
+    def side(self) -> int:
+        """Pixels a side of the images as loaded."""
+        if self.size is not None:
+            return self.size
+        return encoder_side(self.encoder) if self.encoder else source(self.data).side
+
+    @property
+    def labeling(self) -> str:
+        """How many labels, or the name of their list: for names of runs."""
+        return str(self.labels) if self.labeled_list is None else Path(self.labeled_list).stem
+
+    def listed(self) -> list[str] | None:
+        """The names in the list of labelled images, if there is one. Raises InputError."""
+        return None if self.labeled_list is None else read_list(self.labeled_list)
+
     def load(self, seed: int, loaded: dict | None = None, progress: Progress | None = None, weights: str = "none",
              strong: str | None = None, device: str | torch.device = "cpu") -> SSLData:
         """The data, split by `seed`. loaded: keeps what is read, for several splits of it. weights: the file of the
         encoder's, or none; strong: the variant of the views that it gets; device: where it computes. Raises
         InputError."""
-        names = ("data", "root", "download", "size", "skip_bad_images", "encoder", "views", "flip")
+        self.listed()                                   # a list that cannot be read is known before images are
+        names = ("data", "root", "download", "size", "skip_bad_images", "encoder", "views", "flip", "crop")
         key = (*(getattr(self, name) for name in names), weights, strong, device)
         loaded = {} if loaded is None else loaded
         if key not in loaded:
@@ -73,7 +107,9 @@ class DataSpec:
     def split(self, data: SSLData, seed: int) -> SSLData:
         """`data` split as asked for. Raises InputError."""
         rule = ("include_labeled", "validation", "imbalance", "unlabeled_imbalance", "unlabeled")
-        return split(data, self.labels, seed, **{name: getattr(self, name) for name in rule})
+        names = self.listed()
+        return split(data, self.labels if names is None else None, seed, labeled=names,
+                     **{name: getattr(self, name) for name in rule})
 
     def read(self, progress: Progress | None = None, weights: str = "none", strong: str | None = None,
              device: str | torch.device = "cpu", seed: int | None = None) -> SSLData:
@@ -83,7 +119,7 @@ class DataSpec:
                "progress": progress}
         if self.encoder is None:
             data = load(self.data, size=self.size, **how)
-            return data if self.flip is None else replace(data, flip=self.flip)
+            return replace(data, flip=data.flip if self.flip is None else self.flip, crop=self.crop)
         made = encoder(self.encoder, weights=None if weights == "none" else weights, size=self.size, device=device)
         data = load(self.data, size=made.side if source(self.data).sized else None, **how)
         data = data if self.flip is None else replace(data, flip=self.flip)
@@ -118,8 +154,6 @@ class RunSpec:
         require(not encoded or self.data.views >= 3 or method.views.count("weak") < 2, f"{self.method} compares two "
                 "weak views of an image: compute some, with --views 6")
         require(encoded or self.data.views == 6, "--views belongs to --encoder: add it, or leave it out")
-        require(encoded or self.train.weights in ("none", "imagenet"), f"there are no {self.train.weights} weights, "
-                "only none and imagenet; a file of weights is for --encoder: add it")
         for network in (self.train.network, getattr(self.recipe, "outer_network", None)):
             if network is not None:
                 check_network(network, encoded)
@@ -136,7 +170,7 @@ class RunSpec:
     def name(self) -> str:
         """A short name that differs for specifications that differ, the same on every machine."""
         data, code = Path(self.data.data).name, digest(asdict(self))[:6]
-        return re.sub(r"[^\w.+-]+", "-", f"{self.title}-{data}-{self.data.labels}-s{self.train.seed}-{code}")
+        return re.sub(r"[^\w.+-]+", "-", f"{self.title}-{data}-{self.data.labeling}-s{self.train.seed}-{code}")
 
     @property
     def code(self) -> dict[str, str]:
@@ -150,7 +184,10 @@ class RunSpec:
 
     def load(self, loaded: dict | None = None, progress: Progress | None = None,
              machine: Machine = Machine()) -> SSLData:
-        """The data, split; see DataSpec.load(). An encoder computes on the machine's device."""
+        """The data, split; see DataSpec.load(). An encoder computes on the machine's device. InputError also where the
+        network's weights are in no file, before the data is read."""
+        if not self.data.encoder:
+            weights_file(self.train.weights)
         device = machine.torch_device() if self.data.encoder else "cpu"
         return self.data.load(self.train.seed, loaded, progress, self.train.weights, self.train.strong, device)
 
@@ -208,21 +245,22 @@ class RunSpec:
         return words
 
     def protocol(self) -> str:
-        """protocol() of its record, computed without loading the data."""
-        known, data = source(self.data.data), self.data
-        side = (encoder_side(data.encoder) if data.encoder else known.side) if data.size is None else data.size
-        like = SimpleNamespace(name=data.data, side=side, features=data.encoder)
+        """protocol() of its record, computed without loading the data. Raises InputError for a list that is gone."""
+        known, data, names = source(self.data.data), self.data, self.data.listed()
+        like = SimpleNamespace(name=data.data, side=data.side, features=data.encoder, crop=data.crop)
         cpu, method = torch.device("cpu"), self.make(**self.arguments)
-        train, arguments = asdict(self.train.resolve(like, cpu)), method.arguments
+        train, arguments = settings(self.train.resolve(like, cpu)), method.arguments
         if isinstance(self.recipe, Select):
             outer = self.recipe.outer_config(self.train).resolve(like, cpu)
-            first = {"method": "fixmatch", "arguments": outer_method(method).arguments, "train": asdict(outer)}
+            first = {"method": "fixmatch", "arguments": outer_method(method).arguments, "train": settings(outer)}
             arguments = self.recipe.arguments(method, first)
         elif self.recipe:
             arguments = self.recipe.arguments(method)
         tail = data.imbalance if data.unlabeled_imbalance is None else data.unlabeled_imbalance
         return protocol({"method": self.title, "arguments": arguments, "train": train, "data": {
-            "name": data.data, "labels": data.labels, "imbalance": [float(data.imbalance), float(tail)],
+            "name": data.data, "labels": data.labels if names is None else len(names),
+            "imbalance": [float(data.imbalance), float(tail)],
             "validation": data.validation, "include_labeled": data.include_labeled, "unlabeled_asked": data.unlabeled,
             "side": like.side, "flip": known.flip if data.flip is None else data.flip,
+            **({"crop": data.crop} if data.crop else {}), **({"labeled_list": digest(names)} if names else {}),
             **({"encoder": data.encoder, "views": data.views} if data.encoder else {})}})
