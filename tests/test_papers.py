@@ -16,6 +16,7 @@ from sslkit.networks.network import build
 from sslkit.papers.scales import SCALES, scale
 from sslkit.training.config import Config
 from sslkit.training.identity import protocol, record
+from sslkit.training.parse import parse
 from sslkit.training.runs import finished
 from sslkit.training.spec import RunSpec
 
@@ -254,6 +255,35 @@ def test_rows_without_a_number_come_last():
     assert [row["method"] for row in rows] == ["paper", "ours", "rerun", "none"]
 
 
+@pytest.mark.parametrize("row, percent", [("SimMatch", 1), ("SimMatch", 10), ("FixMatch-EMAN", 1), ("FixMatch-EMAN", 10)])
+def test_imagenets_command_has_the_papers_settings(row, percent, tmp_path):
+    words = papers.imagenet(row, percent, "/data/imagenet", "lists/labeled.txt", weights="moco.pth.tar", seed=2)
+    spec, _, _ = parse(words[1:])
+    data, labels = spec.data, {1: 12_811, 10: 128_116}[percent]
+    assert (data.data, data.labeled_list, data.include_labeled, data.size, data.crop) == (
+        "imagefolder:/data/imagenet", "lists/labeled.txt", False, 256, 224)
+    train = spec.train
+    assert (train.network, train.weights, train.seed, train.batch_size, train.mu, train.lr, train.weight_decay, train.ema_decay) == (
+        "resnet50", "moco.pth.tar", 2, 64, 5, 0.03, 1e-4, 0.999)
+    epoch, arguments = (1_281_167 - labels) // 320, spec.make(**spec.arguments).arguments
+    assert (arguments["tau"], arguments["lambda_u"]) == (0.7, 10)
+    if row == "SimMatch":
+        assert (train.steps, train.schedule, train.warmup * train.steps) == (400 * epoch, "cosine", pytest.approx(5 * epoch))
+        assert (arguments["lambda_in"], arguments["memory"], arguments["da_length"], arguments["alpha"], arguments["t"]) == (5, "teacher", 256, 0.9, 0.1)
+    else:
+        assert (train.steps, train.schedule, train.warmup, arguments["eman"]) == (300 * epoch, "steps", 0.05, True)
+
+
+def test_table_2_names_the_command_and_others_are_refused(tmp_path):
+    text = papers.printed("simmatch-2", store=tmp_path)
+    rows = [line for line in text.splitlines() if "sslkit.papers.imagenet() gives the command" in line]
+    assert len(rows) == 8 and {line.split("|")[1].strip() for line in rows} == {"SimMatch", "FixMatch-EMAN after MoCo-EMAN"}
+    with pytest.raises(InputError, match="unknown row 'Simmatch': did you mean 'SimMatch'"):
+        papers.imagenet("Simmatch", 1, "a", "b")
+    with pytest.raises(InputError, match="unknown percent '5': .*known: 1, 10"):
+        papers.imagenet("SimMatch", 5, "a", "b")
+
+
 def test_the_jobs_of_each_scale():
     count = {at: {name: len(table.specs(scale(at), 2)) for name, table in papers.tables().items()} for at in SCALES}
     assert count["quick"] == {"simmatch-1": 20, "simmatch-2": 2, "simmatch-3": 0, "simmatch-5": 6, "kd-fixmatch": 2,
@@ -326,3 +356,4 @@ def test_a_probe_has_its_place_in_table_3(tmp_path):
     text = papers.printed("simmatch-3", store=tmp_path)
     (row,) = (line for line in text.splitlines() if "timm:x, 96 px" in line)
     assert "CIFAR-10" in row and "75.12" in row and "SimMatch (10%)" in text and "sslkit probe --weights FILE" in text
+    assert text.count("sslkit probe --encoder torchvision:resnet50 --weights RUN/checkpoint.pt") == 8
