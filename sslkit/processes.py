@@ -56,7 +56,7 @@ def join(device: str) -> str:
         count = torch.cuda.device_count()
         require(count > 0, "this machine has no GPU: give --device cpu")
         require(local < count, f"process {local} has no GPU: this machine has {count}, and each process needs its own; "
-                f"start {count} processes")
+                f"start at most {count}")
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
     try:
@@ -91,7 +91,7 @@ class _AllMean(torch.autograd.Function):
     """The mean over the processes. Gradients are averaged over them in the end, so each gets the mean of theirs."""
     @staticmethod
     def forward(ctx, t: Tensor) -> Tensor:
-        t = t.detach().clone().contiguous()
+        t = t.detach().clone(memory_format=torch.contiguous_format)
         with others_needed():
             dist.all_reduce(t)
         return t / world()
@@ -136,8 +136,10 @@ def average_(tensors: list[Tensor]) -> None:
     """Each tensor becomes its mean over the processes: float32, on one device, in one message."""
     if world() == 1 or not tensors:
         return
-    flat = all_mean(torch.cat([t.reshape(-1) for t in tensors]))
-    for t, new in zip(tensors, flat.split([t.numel() for t in tensors])):
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    with others_needed():
+        dist.all_reduce(flat)
+    for t, new in zip(tensors, flat.div_(world()).split([t.numel() for t in tensors])):
         t.copy_(new.view_as(t))
 
 

@@ -13,8 +13,7 @@ from sslkit.errors import InputError, choose
 
 USAGE = """usage: sslkit COMMAND [FLAGS]
 
-  train METHOD   one run: supervised, mixmatch, remixmatch, fixmatch, freematch, simmatch, kd-fixmatch; --hdl on all
-                 but the last
+  train METHOD   one run; without METHOD, a list of the methods
   runs           the runs of a store, newest first
   reproduce      run the lessons, or with `tables` the papers' tables; leave notebooks, figures and a summary page
   study NAME     one of the tables that lessons read

@@ -5,24 +5,19 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from sslkit.processes import own, world
+
 
 class Share(NamedTuple):
-    """A generator that the processes of a run have in common: each of the `world` processes draws for the rows of all
-    and keeps those of its own, the part of number `rank`."""
+    """A generator that all processes of a run have in common: each draws for the rows of all, and keeps its own."""
     g: Generator
-    rank: int
-    world: int
-
-    def own(self, rows: Tensor, axis: int = 0) -> Tensor:
-        """This process's part of what there is for the rows of all, which lie along `axis`."""
-        return rows.tensor_split(self.world, axis)[self.rank]
 
 
 def drawn(draw: Callable[..., Tensor], shape: tuple[int, ...], g: Generator | Share, **how) -> Tensor:
-    """draw(shape, generator=g), as of torch.rand. The images lie along the last axis; a Share draws for all processes
-    and gives the numbers of its own images."""
+    """draw(shape, generator=g), as of torch.rand. The images lie along the last axis; of a Share, those of this
+    process."""
     if isinstance(g, Share):
-        return g.own(drawn(draw, (*shape[:-1], g.world * shape[-1]), g.g, **how), axis=-1)
+        return own(drawn(draw, (*shape[:-1], world() * shape[-1]), g.g, **how), axis=-1)
     return draw(shape, generator=g, **how)
 
 

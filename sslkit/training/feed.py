@@ -10,7 +10,7 @@ from torch import Tensor
 from sslkit.data import LARGE, Share, SSLData, augment, crop, drawn, jitter, send
 from sslkit.errors import choose, require
 from sslkit.methods import Method
-from sslkit.processes import own, rank, world
+from sslkit.processes import own, world
 from sslkit.records import Batch
 from sslkit.training.config import Config
 
@@ -88,12 +88,11 @@ class Feed:
 
     def begin(self, step: int) -> tuple:
         """The part of a step's batch that needs the images: a generator for the rest, rows, draws, images."""
-        g, count = generator(self.config.seed, "step", step), self.config.batch_size
-        share = Share(g, rank(), world()) if world() > 1 else g
-        i = drawn(partial(torch.randint, self.data.num_labeled), (count // world(),), share)
+        g, count = Share(generator(self.config.seed, "step", step)), self.config.batch_size
+        i = drawn(partial(torch.randint, self.data.num_labeled), (count // world(),), g)
         j = own(self.unlabeled_rows(step)) if self.n_u else torch.empty(0, dtype=torch.int64)
-        draws = {name: own(value) for name, value in self.method.draw(g, count, self.n_u).items()}
-        return share, i, j, draws, self.images(self.labeled[i]), self.images(self.unlabeled[j]) if self.n_u else None
+        draws = {name: own(value) for name, value in self.method.draw(g.g, count, self.n_u).items()}
+        return g, i, j, draws, self.images(self.labeled[i]), self.images(self.unlabeled[j]) if self.n_u else None
 
     def begun(self, step: int) -> tuple:
         """begin(), perhaps from the background, where the next step's then begins."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from sslkit.data import SSLData
-from sslkit.errors import InputError, choose, require
+from sslkit.errors import InputError, Left, choose, require
 from sslkit.files import cannot_write, locked, stop_signals, write_atomically, write_json
 from sslkit.methods import Method, method_class
 from sslkit.networks import Nets, Network, build, expected_pixels
@@ -233,8 +233,9 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
             if fresh and first:
                 write_json(run.path / "config.json", new)
             return _fit(run, method, data, config, machine, state, live, initial and initial.state_dict())
-        except (InputError, FloatingPointError):
-            if first and fresh and not run.metrics and not path.exists():      # nothing came of it
+        except (InputError, FloatingPointError) as error:
+            left = isinstance(error, Left)           # then it can be resumed
+            if first and fresh and not left and not run.metrics and not path.exists():      # nothing came of it
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
         except (RuntimeError, ValueError) as error:
