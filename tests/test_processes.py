@@ -185,6 +185,16 @@ def test_a_run_whose_other_process_is_gone_keeps_its_folder(digits, tmp_path, mo
     assert (tmp_path / "run/config.json").exists()                     # so that --resume finds it
 
 
+@pytest.mark.parametrize("recipe", [("fixmatch", "--hdl"), pytest.param(("kd-fixmatch",), marks=pytest.mark.slow)], ids=" ".join)
+def test_two_processes_train_a_recipe(tmp_path, recipe):
+    """The first one labels; all stages are runs of both."""
+    words = ["--labels", "10", "--batch-size", "4", "--mu", "1", "--steps", "30", "--eval-every", "15", "--processes", "2", "--out"]
+    done = subprocess.run([sys.executable, "-m", "sslkit", "train", *recipe, *words, tmp_path / "run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    stages = [json.loads(path.read_text()) for path in (tmp_path / "run").glob("*/result.json")]
+    assert len(stages) == (3 if "--hdl" in recipe else 2) and all(stage["machine"]["processes"] == 2 for stage in stages)
+
+
 def ranks(launcher: int) -> list[int]:
     """The processes that a launcher started, in order."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children")

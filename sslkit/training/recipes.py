@@ -28,7 +28,7 @@ from sslkit.files import cannot_write, write_atomically, write_json
 from sslkit.labelers import by_class, cluster_agree, confident, hdl, label_quality
 from sslkit.methods import FixedLabels, FixMatch, KDFixMatch, Method
 from sslkit.networks import Network
-from sslkit.processes import by_first
+from sslkit.processes import by_first, wait
 from sslkit.records import Progress, PseudoLabels, Snapshot
 from sslkit.training.config import Config, Machine
 from sslkit.training.identity import RECIPE_CODE, code_of, record, run_path, settings
@@ -199,14 +199,16 @@ def opened(new: dict, out: str | Path | None) -> Run:
     """The recipe's folder for the record `new`, made if it is not there. InputError where it holds anything else."""
     whole = Run(out or run_path(new))
     whole.check(new)
-    if whole.config is None:
+    known = whole.config
+    wait()                                           # all have looked at the folder, which now changes
+    if known is None:
         try:
             whole.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(whole.path, error) from error
         write_json(whole.path / "config.json", new)
-    elif whole.config.get("code") != new["code"]:
-        print(f"note: {whole.path} was begun by other code of sslkit: {whole.config.get('code')}, now "
+    elif known.get("code") != new["code"]:
+        print(f"note: {whole.path} was begun by other code of sslkit: {known.get('code')}, now "
               f"{new['code']}", file=sys.stderr)
     return whole
 

@@ -215,6 +215,7 @@ def fit(method: Method, data: SSLData, config: Config = Config(), machine: Machi
               f"{new['code']}", file=sys.stderr)
     if run.result is not None:
         return run
+    wait()                                           # all have looked at the folder, which now changes
     first = rank() == 0                              # of several processes it alone writes
     try:
         run.path.mkdir(parents=True, exist_ok=True)
