@@ -10,6 +10,7 @@ from PIL import Image
 from sslkit import methods
 from sslkit.data import SSLData, augment, crop, load, read_list, split
 from sslkit.errors import InputError
+from sslkit.networks import build
 from sslkit.records import PseudoLabels
 from sslkit.training.config import Config
 from sslkit.training.feed import Feed, generator
@@ -45,6 +46,18 @@ def imagenet(tmp_path, monkeypatch):
                 image = Image.fromarray(rng.integers(0, 256, (24, 20, 3), np.uint8))
                 image.save(tmp_path / "in" / part / c / f"{c if part == 'train' else 'val'}_{k}.JPEG")
     return tmp_path / "in"
+
+
+@pytest.mark.parametrize("classes", [10, 11])
+def test_top5_is_evaluated_with_more_than_ten_classes(squares, classes):
+    g = torch.Generator().manual_seed(1)
+    truth = torch.randint(classes, (8,), generator=g)
+    data = replace(squares, classes=tuple(map(str, range(classes))), test_y=truth, crop=None)
+    network = build("small", classes, 3, seed=0)
+    p, found = predict(network, data.test_images, data)[0], evaluate(network, data)
+    best = [sorted(range(classes), key=lambda c: -row[c])[:5] for row in p.tolist()]
+    share = sum(int(y) in five for y, five in zip(truth, best)) / 8
+    assert found.get("test_acc_top5") == (None if classes == 10 else pytest.approx(share)) and 0 < share < 1
 
 
 # ---- crops

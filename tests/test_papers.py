@@ -2,7 +2,7 @@
 import csv
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -282,6 +282,48 @@ def test_table_2_names_the_command_and_others_are_refused(tmp_path):
         papers.imagenet("Simmatch", 1, "a", "b")
     with pytest.raises(InputError, match="unknown percent '5': .*known: 1, 10"):
         papers.imagenet("SimMatch", 5, "a", "b")
+
+
+def imagenet_run(store: Path, row: str, percent: int, seed: int, folder: str = "/a", steps: int = 0, **change) -> None:
+    """A finished run of a row of Table 2 in a store, without training it."""
+    weights = "moco.pth.tar" if row == "FixMatch-EMAN" else "none"
+    spec, _, _ = parse(papers.imagenet(row, percent, folder, "lists/labeled.txt", weights=weights, seed=seed)[1:])
+    train = asdict(spec.train) | {"weights": "none" if weights == "none" else "file:0123456789abcdef", "precision": "fp32"}
+    config = {"method": spec.method, "arguments": spec.make(**spec.arguments).arguments, "code": spec.code,
+              "classes": [f"n{c:08}" for c in range(1000)], "train": train | ({"steps": steps} if steps else {}),
+              "data": {"name": f"imagefolder:{folder}", "labels": {1: 12_811, 10: 128_116}[percent], "unlabeled": 1, "split": "",
+                       "include_labeled": False, "side": 256, "crop": 224, "labeled_list": "ab"}}
+    config = {part: value | change.get(part, {}) if isinstance(value, dict) else value for part, value in config.items()}
+    run = store / f"{row}-{percent}-{seed}-{folder.strip('/')}-{steps}"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "result.json").write_text(json.dumps({"test_acc": 0.6 + seed / 100, "test_acc_top5": 0.8}))
+
+
+def test_table_2_has_the_runs_on_somebodys_images_of_imagenet(tmp_path):
+    for seed in (0, 1):
+        imagenet_run(tmp_path, "SimMatch", 1, seed)
+    imagenet_run(tmp_path, "SimMatch", 1, 0, "/b", steps=1000)
+    imagenet_run(tmp_path, "FixMatch-EMAN", 10, 0)
+    imagenet_run(tmp_path, "SimMatch", 10, 0, data={"labels": 40})                       # as many labels as nobody's row
+    imagenet_run(tmp_path, "FixMatch-EMAN", 1, 0, train={"weights": "none"})             # not after MoCo-EMAN
+    found = [one for one in papers.beside(papers.table("simmatch-2"), store=tmp_path) if one.values]
+    assert {(one.cell.row, one.cell.column, one.cell.published["train"]["steps"]): None for one in found}.keys() == {
+        ("SimMatch", "ImageNet 1%, top1", 400 * 3963), ("SimMatch", "ImageNet 1%, top5", 400 * 3963),
+        ("FixMatch-EMAN after MoCo-EMAN", "ImageNet 10%, top1", 300 * 3603),
+        ("FixMatch-EMAN after MoCo-EMAN", "ImageNet 10%, top5", 300 * 3603)}
+    full, short = sorted((one for one in found if one.cell.column == "ImageNet 1%, top1"), key=lambda one: -len(one.values))
+    assert full.values == pytest.approx({0: 60, 1: 61}) and short.values == pytest.approx({0: 60})
+    assert "no: the EMA network is evaluated" in full.verdict and "steps" not in full.verdict and not full.comparable
+    assert "steps 1,000, paper 1,585,200" in short.verdict
+    assert next(one for one in found if one.cell.column == "ImageNet 1%, top5").values[0] == pytest.approx(80)
+    text = papers.printed("simmatch-2", store=tmp_path)
+    assert len([row for row in text.splitlines() if "papers.imagenet() gives the command" in row]) == 4
+    assert not [one for one in papers.beside(papers.table("simmatch-2"), ("quick",), store=tmp_path) if one.values]
+    imagenet_run(tmp_path, "SimMatch", 10, 1, "/c", data={"crop": None, "include_labeled": True})
+    (one,) = [one for one in papers.beside(papers.table("simmatch-2"), store=tmp_path)
+              if one.values and one.cell.column == "ImageNet 10%, top1" and one.cell.row == "SimMatch"]
+    assert "include labeled True, paper False; crop None, paper 224" in one.verdict
 
 
 def test_the_jobs_of_each_scale():

@@ -1,15 +1,16 @@
 """Our numbers beside the papers': what a store holds for each cell, and whether it is comparable."""
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslkit.data import source
 from sslkit.errors import InputError
+from sslkit.papers.imagenet import DIFFERS, belongs
 from sslkit.papers.reported import Cell, Table
 from sslkit.papers.scales import SCALES, scale
-from sslkit.training import Run, finished, probes
+from sslkit.training import Run, RunSpec, finished, probes
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,11 @@ def differences(cell: Cell, run: Run) -> tuple[str, ...]:
         many = "," in cell.unknown
         word = f"the paper's {cell.unknown} are not known" if many else f"{cell.unknown} in the paper is not known"
         return (*found, word)
+    found += DIFFERS[cell.row.split()[0]] if cell.imagenet else ()
     for part, settings in cell.published.items():
         for name, value in settings.items():
-            if (used := run.config[part][name]) != value:
-                form = "," if isinstance(value, int) else ""
+            if (used := run.config[part].get(name)) != value:
+                form = "," if type(used) is type(value) is int else ""
                 found.append(f"{name.replace('_', ' ')} {used:{form}}, paper {value:{form}}")
     return tuple(found)
 
@@ -90,6 +92,21 @@ def inequality(runs: Sequence[Run], now: dict) -> str:
     return ", ".join(words)
 
 
+def candidates(cell: Cell, scales: Sequence[str],
+               runs: dict[str, dict[int, Run]]) -> Iterator[tuple[str, dict[int, Run], dict]]:
+    """(scale, seed -> run, the code that would train them today) for each protocol of which a cell may have runs.
+
+    Runs on ImageNet, whose folder and list of labels are somebody's own, are known by their record, at any setting."""
+    for name in scales:
+        if spec := cell.spec(scale(name), 0):
+            yield name, runs.get(spec.protocol(), {}), spec.code
+    if cell.imagenet and "paper" in scales:
+        for found in runs.values():
+            record = next(iter(found.values())).config
+            if belongs(record, cell.row.split()[0], cell.imagenet):
+                yield "paper", found, RunSpec(record["method"]).code
+
+
 def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | None = None, seeds: int | None = None,
            runs: dict[str, dict[int, Run]] | None = None) -> list[Line]:
     """The table's cells with our numbers from the store: a Line for each scale that has any, one without values if none
@@ -101,15 +118,15 @@ def beside(table: Table, scales: Sequence[str] = tuple(SCALES), store: Path | No
     runs, lines = finished(store) if runs is None else runs, []
     for cell in table.cells:
         mine = []
-        for name in scales:
-            spec, values, used = cell.spec(scale(name), 0), {}, []
-            for seed, run in sorted(runs.get(spec.protocol(), {}).items()) if spec else ():
+        for name, found, code in candidates(cell, scales, runs):
+            values, used = {}, []
+            for seed, run in sorted(found.items()):
                 if seeds is None or seed < seeds:
                     with suppress(InputError, KeyError, TypeError):             # a result without the figure is skipped
-                        values[seed] = 100 * table.value(run.result)
+                        values[seed] = 100 * table.value(run.result, cell.figure)
                         used.append(run)
             if values:
-                mine.append(Line(cell, name, values, differences(cell, used[-1]), inequality(used, spec.code)))
+                mine.append(Line(cell, name, values, differences(cell, used[-1]), inequality(used, code)))
         lines += mine or [Line(cell)]
     return lines + (evaluations(store) if table.name == "simmatch-3" else [])
 

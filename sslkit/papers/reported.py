@@ -9,6 +9,7 @@ from sslkit.data import SOURCES, augment
 from sslkit.errors import choose
 from sslkit.methods import method_class
 from sslkit.papers.imagenet import METHODS as BY_COMMAND
+from sslkit.papers.imagenet import published as on_imagenet
 from sslkit.papers.scales import SCALES, Scale
 from sslkit.training import Config, DataSpec, Propagate, RunSpec
 
@@ -41,6 +42,8 @@ class Cell:
     published: dict | None = None                        # the paper's settings, see published(); None: too few known
     unknown: str = ""                                    # which of the paper's settings are not known
     missing: str = ""                                    # why we run nothing for it
+    imagenet: int = 0                                    # percent of ImageNet's labels, of a row of imagenet.METHODS
+    figure: str = "test_acc"                             # its name in a run's result
     notes: tuple[str, ...] = ()                          # doubts about the paper's number
     usb_notes: tuple[str, ...] = ()                      # doubts about USB's number
 
@@ -77,9 +80,9 @@ class Table:
     over: str                                            # the run's stage over which it gives the gain; "": none
     cells: list[Cell]
 
-    def value(self, result: dict) -> float:
+    def value(self, result: dict, figure: str = "test_acc") -> float:
         """The table's figure in a run's result: test accuracy, or the gain in it, as a fraction."""
-        return result["test_acc"] - result[self.over]["test_acc"] if self.over else result["test_acc"]
+        return result[figure] - (result[self.over][figure] if self.over else 0.0)
 
     def specs(self, at: Scale, seeds: int) -> list[RunSpec]:
         """The runs that fill the table at a scale, with seeds from 0 to `seeds` - 1."""
@@ -140,9 +143,13 @@ def simmatch_2() -> list[Cell]:
         elif name in ("VAT+EntMin", "UDA"):
             notes = ("the rows VAT+EntMin and UDA carry the same numbers",)
         title = name if before == "None" else f"{name} after {before}"
-        missing = COMMAND if name in BY_COMMAND else NO_IMAGENET if title in TABLE_2 else NOT_BUILT
-        cells += [Cell(title, f"ImageNet {share}%, {top}", float(accuracy), missing=missing, notes=notes)
-                  for share in (1, 10) for top in ("top1", "top5") if (accuracy := row[f"{top}_{share}pct"])]
+        ours = name in BY_COMMAND
+        missing = COMMAND if ours else NO_IMAGENET if title in TABLE_2 else NOT_BUILT
+        cells += [Cell(title, f"ImageNet {share}%, {top}", float(accuracy), missing=missing, notes=notes,
+                       imagenet=share if ours else 0, figure=figure,
+                       published=on_imagenet(name, share) if ours else None)
+                  for share in (1, 10) for top, figure in (("top1", "test_acc"), ("top5", "test_acc_top5"))
+                  if (accuracy := row[f"{top}_{share}pct"])]
     return cells
 
 

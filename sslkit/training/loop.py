@@ -75,15 +75,18 @@ def predict(network: Network, inputs: Tensor, data: SSLData, *, dtype: torch.dty
 
 
 def evaluate(network: Network, data: SSLData, *, dtype: torch.dtype = torch.float32) -> dict:
-    """Accuracy on the test images, fractions: test_acc; test_acc_class, a list of C; with a long tail also
-    test_acc_head, test_acc_middle and test_acc_tail."""
+    """Accuracy on the test images, fractions: test_acc; test_acc_class, a list of C; with more than ten classes also
+    test_acc_top5, whose five best hold the true one; with a long tail test_acc_head, test_acc_middle, test_acc_tail."""
     inputs, truth = data.test_inputs, data.test_y.cpu()
     if world() > 1:                                  # each process answers for its part, the last for what is left
         size = math.ceil(len(truth) / world())
         rows = torch.arange(size * rank(), size * (rank() + 1), device=inputs.device).clamp(max=len(truth) - 1)
         inputs = Rows(inputs, rows)
-    answer = all_rows(predict(network, inputs, data, dtype=dtype)[0].argmax(1))[:len(truth)].cpu()
+    p = predict(network, inputs, data, dtype=dtype)[0]
+    answer = all_rows(p.argmax(1))[:len(truth)].cpu()
     found = by_class(answer, truth, data.num_classes, data.groups)
+    if data.num_classes > 10:
+        found["top5"] = (all_rows(p.topk(5).indices)[:len(truth)].cpu() == truth[:, None]).any(1).float().mean().item()
     return {"test_acc": (answer == truth).sum().item() / len(truth), **{f"test_acc_{k}": v for k, v in found.items()}}
 
 

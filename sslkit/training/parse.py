@@ -16,8 +16,8 @@ RECIPE = """An outer FixMatch labels the images, a clustering confirms some of i
 from them and from its own (KD-FixMatch, arXiv 2309.05826). The run's folder holds two such runs, outer/ and inner/,
 and between them trusted.pt, the trusted labels."""
 JSON = """print one line of JSON last: method, data, labels, seed, steps, test_acc, test_acc_median20, test_acc_class,
-pseudo_label_acc, mask_rate (fractions), seconds, run; with a long tail test_acc_head, test_acc_middle,
-test_acc_tail; """
+pseudo_label_acc, mask_rate (fractions), seconds, run; with more than ten classes test_acc_top5; with a long tail
+test_acc_head, test_acc_middle, test_acc_tail; """
 HDL = """then label all images from the network's embeddings and continue with those labels for a third of the steps,
 at 0.3 of the learning rate; and beside it with the network's own labels, the control, which HDL has to beat. The run's
 folder holds three runs, base/, hdl/ and control/ (default: no)"""
