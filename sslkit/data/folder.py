@@ -132,9 +132,9 @@ def read_files(base: str | Path, train: Sequence, y: np.ndarray, test: Sequence,
     work.check()
     skipped = [str(paths[i]) for i in np.flatnonzero(~good)]
     y, test_y = y[good[:n]], test_y[good[n:]]
-    for part, have in (("train", y), ("test", test_y)):
+    for kind, have in (("training", y), ("test", test_y)):
         for c in set(range(len(classes))).difference(have.tolist()):
-            raise InputError(f"class {classes[c]!r} has no image left in {part}/: none could be read")
+            raise InputError(f"class {classes[c]!r} has no {kind} image left: none could be read")
     require(len(y) > 0, f"no image is left in {base}: none could be read")
     sums[~good] = BAD
     for array, rows in ((images, good[:n]), (test_images, good[n:])) if skipped else ():

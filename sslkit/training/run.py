@@ -258,7 +258,8 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
     wait()                                           # all have read what the first now writes
     if first:
         write_atomically(run.path / "metrics.jsonl", lambda new: new.write_text(lines))
-    saved, about = begin, {"config": run.config}
+    worlds = sorted({*(state or {}).get("processes", ()), world()})         # BatchNorm is by process
+    saved, about = begin, {"config": run.config, "processes": worlds}
 
     def seconds() -> float:
         return before + time.monotonic() - begin
@@ -277,11 +278,12 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
                 saved = time.monotonic()
             if asked.is_set() and not last:
                 raise Stopped(run, snap.step, config.steps)
-    by_first(partial(_finish, run, method, data, config, machine, round(seconds(), 2)))
+    by_first(partial(_finish, run, method, data, config, machine, worlds, round(seconds(), 2)))
     return run
 
 
-def _finish(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, seconds: float) -> None:
+def _finish(run: Run, method: Method, data: SSLData, config: Config, machine: Machine, worlds: list[int],
+            seconds: float) -> None:
     """Write result.json."""
     metrics, last = run.metrics, run.metrics[-1]
     write_json(run.path / "result.json", {
@@ -290,6 +292,7 @@ def _finish(run: Run, method: Method, data: SSLData, config: Config, machine: Ma
         "test_acc_median20": median_last([m["test_acc"] for m in metrics]),
         "pseudo_label_acc": last["pseudo_label_acc"], "mask_rate": last["mask_rate"], "seconds": seconds,
         **{name: value for name, value in last.items() if name.startswith("test_acc_")},
-        "machine": {"device": str(machine.torch_device()), "threads": torch.get_num_threads(), "processes": world(),
+        "machine": {"device": str(machine.torch_device()), "threads": torch.get_num_threads(),
+                    "processes": worlds[0] if len(worlds) == 1 else worlds,      # a list: it went on with other numbers
                     "torch": torch.__version__, "python": platform.python_version(),
                     "cpu": platform.processor() or platform.machine()}})
