@@ -32,7 +32,7 @@ EXERCISES = {
         hint="The second seed must agree with the first, and the third, and so on: seven coins.",
         why="78 / 2⁷ is 0.6. With five seeds it was 78 / 2⁴, about 5: five seeds tell large differences alone."),
     "09.5": Exercise(
-        "Set `step = 400` and run the lesson again. Which methods now use many more images than at step 60, and "
+        "Set `step = 400` and run the lesson again. Which methods now use many more images than at step 120, and "
         "which hardly more? Why?",
         hint="It takes about a minute.",
         why="The network is more confident, so those with a fixed threshold use more. FreeMatch's threshold rises with "
