@@ -16,8 +16,8 @@ class Busy(InputError):
 
 
 class Left(InputError):
-    """Another process of the same run is gone. The command exits with 1."""
-    exit_code = 1
+    """Another process of the same run is gone. This one exits with EX_UNAVAILABLE, who began them with 1."""
+    exit_code = 69
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:

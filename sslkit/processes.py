@@ -17,8 +17,9 @@ from torch import Tensor
 
 from sslkit.errors import InputError, Left, require
 
-GONE = "[Cc]onnection|[Tt]imed? ?out|[Ss]ocket|[Pp]ipe|peer"          # in what gloo says of a process that has ended
-WAIT = timedelta(hours=2)         # for another process: an evaluation or a labeler may take long
+GONE = "[Cc]onnection|[Ss]ocket|[Pp]ipe|peer"          # in what gloo says of a process that has ended
+WAIT = timedelta(days=7)          # for another process, which may decode or label for long; who began them sees one end
+WATCHED = "SSLKIT_WATCHED"        # set by `sslkit train --processes N`: standard input closes when the run should stop
 
 
 def cores() -> int:
@@ -59,12 +60,17 @@ def join(device: str) -> str:
                 f"start at most {count}")
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
+    else:
+        require(kind in ("auto", "cpu"), f"several processes train on GPUs of NVIDIA or on the CPU, not on {device}: "
+                "give --device cpu, or start one process")
+        device = "cpu"
     try:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=WAIT)
     except (RuntimeError, ValueError) as error:
         address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         used = "EADDRINUSE" in str(error) or "in use" in str(error)
-        why = "another program uses this port; give torchrun another --master-port" if used else str(error)[:200]
+        mend = "run it again" if WATCHED in os.environ else "give torchrun another --master-port"
+        why = f"another program uses this port; {mend}" if used else str(error)[:200]
         raise InputError(f"the processes of this run cannot meet at {address}: {why}") from error
     return device
 
@@ -143,10 +149,12 @@ def average_(tensors: list[Tensor]) -> None:
         t.copy_(new.view_as(t))
 
 
-def wait() -> None:
-    """Until every process is here."""
-    if world() > 1:
-        all_mean(torch.zeros((), device="cuda" if dist.get_backend() == "nccl" else "cpu")).item()
+def wait(number: int = 0) -> bool:
+    """Until every process is here. Have they all called it with the same number?"""
+    if world() == 1:
+        return True
+    numbers = all_rows(torch.tensor([number], device="cuda" if dist.get_backend() == "nccl" else "cpu"))
+    return bool((numbers == number).all())
 
 
 def in_turn(do: Callable[[], Any]) -> Any:

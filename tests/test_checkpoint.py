@@ -166,6 +166,8 @@ def test_the_command_line_takes_a_file_and_refuses_others(sslkit, refused, wrn, 
     code, _, err = sslkit(*words, "--weights", wrn, "--out", tmp_path / "run")
     assert code == 0, err
     monkeypatch.setattr("sslkit.training.spec.load", lambda *_, **__: pytest.fail("the data were read"))
+    refused([*words, "--weights", "a" * 300], f"the weights '{'a' * 300}' cannot be read: File name too long")
+    refused([*words, "--weights", tmp_path], f"the weights '{tmp_path}' cannot be read: Is a directory")
     refused([*words, "--weights", tmp_path / "no.pt"], f"there is no file {tmp_path / 'no.pt'} of weights, and by name only none and imagenet")
 
 

@@ -648,15 +648,28 @@ def test_what_others_left_is_removed_unless_they_still_work_there(base, cache):
     read_folder(base, size=8)
     work = hashlib.sha256(f"folder {base} 8 {cache_module.DECODER}".encode()).hexdigest()[:16]
     key = next(cache.iterdir()).name.split("-")[0]
-    older, killed, running, foreign = (cache / name for name in (f"{key}-tmp-0", f"{work}-work-0", f"{work}-work-1", "01-work-0"))
-    for place in (older, killed, running, foreign):
+    older, oldest, killed, running, foreign = (cache / name for name in (
+        f"{key}-tmp-0", f"{work}-tmp-0", f"{work}-work-0", f"{work}-work-1", "01-work-0"))
+    for place in (older, oldest, killed, running, foreign):
         place.mkdir()
         (place / "images.npy").write_bytes(b"x")
     put(base / "train/bee/z.png")
     with locked(running):
         read_folder(base, size=8)
-    assert not older.exists() and not killed.exists() and running.exists() and foreign.exists()
+    assert not older.exists() and not oldest.exists() and not killed.exists() and running.exists() and foreign.exists()
     assert not list(cache.glob(f"{key}-tmp-*")) and len(list(cache.glob(f"{key}-*"))) == 1
+
+
+def test_where_there_are_no_locks_old_caches_are_removed_and_no_folder_of_work(base, cache, monkeypatch):
+    monkeypatch.setattr(cache_module, "is_locked", lambda folder: False)
+    monkeypatch.setattr("sslkit.files._lock", lambda file, kind: True)
+    read_folder(base, size=8)
+    (first,) = cache.iterdir()
+    work = hashlib.sha256(f"folder {base} 8 {cache_module.DECODER}".encode()).hexdigest()[:16]
+    (perhaps := cache / f"{work}-work-0").mkdir()
+    put(base / "train/bee/z.png")
+    read_folder(base, size=8)
+    assert not first.exists() and list(cache.glob("*-work-*")) == [perhaps], "somebody may work in it"
 
 
 def hammer(base, cache, want, go):

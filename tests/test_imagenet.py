@@ -293,6 +293,7 @@ def test_what_a_list_does_not_go_with_is_refused(refused, imagenet, tmp_path, wo
 def test_a_list_is_read_before_images_are(refused, monkeypatch):
     monkeypatch.setattr("sslkit.training.spec.load", lambda *a, **b: pytest.fail("images were read"))
     refused(["train", "fixmatch", "--labeled-list", "/nowhere/at/all"], "'/nowhere/at/all' cannot be read")
+    refused(["train", "fixmatch", "--labeled-list", "~nobody-here/x"], "'~nobody-here/x' cannot be read: Could not determine home")
 
 
 def test_images_without_names_have_no_list(refused, tmp_path):

@@ -307,6 +307,7 @@ def test_table_2_has_the_runs_on_somebodys_images_of_imagenet(tmp_path):
     imagenet_run(tmp_path, "FixMatch-EMAN", 10, 0)
     imagenet_run(tmp_path, "SimMatch", 10, 0, data={"labels": 40})                       # as many labels as nobody's row
     imagenet_run(tmp_path, "FixMatch-EMAN", 1, 0, train={"weights": "none"})             # not after MoCo-EMAN
+    imagenet_run(tmp_path, "SimMatch", 10, 0, "/supervised", train={"weights": "imagenet"})
     found = [one for one in papers.beside(papers.table("simmatch-2"), store=tmp_path) if one.values]
     assert {(one.cell.row, one.cell.column, one.cell.published["train"]["steps"]): None for one in found}.keys() == {
         ("SimMatch", "ImageNet 1%, top1", 400 * 3963), ("SimMatch", "ImageNet 1%, top5", 400 * 3963),

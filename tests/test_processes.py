@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -128,6 +129,8 @@ def test_processes_that_cannot_meet_say_why(monkeypatch):
     (("mixmatch", "--processes", "2"), "mixmatch mixes the rows of a batch, it trains in one process: leave out --processes"),
     (("fixmatch", "--processes", "0"), "processes is 0, it must be at least 1"),
     (("fixmatch", "--processes", "2", "--batch-size", "7"), "2 processes cannot share 7 labelled images a step: take a --batch-size"),
+    (("fixmatch", "--processes", "3"), "3 processes cannot share 32 labelled images a step"),
+    (("fixmatch", "--processes", "1000", "--data", "imagefolder:/nowhere"), "1000 processes cannot share 64 labelled images"),
     (("fixmatch", "--processes", "two"), "invalid int value"),
 ], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
 def test_what_processes_cannot_do_is_a_sentence(flags, message, capsys):
@@ -240,6 +243,44 @@ def test_the_launcher_tells_the_error_of_whoever_failed(capfd):
     assert launch(["train", "fixmatch", "--data", "folder:/nowhere", "--processes", "2"], 2) == 2
     text = capfd.readouterr().err
     assert text.count("there is no folder /nowhere") == 1 and "Traceback" not in text
+
+
+@pytest.mark.parametrize("first, second, code, text", [
+    ("exit(69)", "print('Traceback', file=err); exit('ValueError: x')", 1, "process 1 of the run: ValueError: x"),
+    ("sleep(60)", "print('sslkit: the loss is nan', 'a warning', sep='\\n', file=err); exit(1)", 1, "process 1 of the run: the loss is nan"),
+    ("exit(69)", "os.kill(os.getpid(), 9)", 1, "process 1 of the run was killed by SIGKILL; if it had begun to train, the same command"),
+    ("os.kill(os.getpid(), 9)", "exit(69)", 1, "process 0 of the run was killed by SIGKILL"), ("exit(0)", "sleep(1); exit(2)", 2, "it ended with code 2"),
+    ("print('sslkit: no', file=err); exit(2)", "exit(69)", 2, "sslkit: no"), ("exit(0)", "sleep(1)", 0, ""), ("sleep(60)", "sleep(60)", 130, "stopped")])
+def test_who_began_several_processes_says_why_one_failed(tmp_path, monkeypatch, capfd, first, second, code, text):
+    """With a program in the place of sslkit that ends as each line of the list says."""
+    (tmp_path / "sslkit").mkdir()
+    (tmp_path / "sslkit/__init__.py").write_text("")
+    (tmp_path / "sslkit/__main__.py").write_text("import os; from sys import exit, stderr as err; from time import sleep\n"
+                                                 f"if os.environ['RANK'] == '0':\n    {first}\nelse:\n    {second}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sslkit.cli.launch.PATIENCE", 2)
+    if code == 130:
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert launch([], 2) == code
+    said = capfd.readouterr().err
+    assert text in said and len(said.strip().splitlines()) == bool(text)
+
+
+def test_processes_that_see_different_files_are_stopped(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("sslkit.training.run.wait", lambda number=0: number == 0)       # another process is at step 0
+    config = Config(steps=4, batch_size=4, mu=1, eval_every=2)
+    whole = fit(FixMatch(), digits, config, out=tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    with pytest.raises(InputError, match="do not see the same files in .*give an --out"):
+        fit(FixMatch(), digits, config, out=tmp_path / "run")
+    assert whole.checkpoint()["step"] == 4 and len(whole.metrics) == 2
+
+
+def test_several_processes_are_for_gpus_of_nvidia_or_the_cpu(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="on GPUs of NVIDIA or on the CPU, not on mps: give --device cpu"):
+        processes.join("mps")
 
 
 def life(words: list[str], group: dict[str, str], errors: Path) -> None:

@@ -11,13 +11,12 @@ from contextlib import suppress
 from sslkit.errors import Left
 
 PATIENCE = 5                          # seconds in which the others notice that one has ended
-WATCHED = "SSLKIT_WATCHED"            # set where standard input is a pipe that closes when the run should stop
 
 
 def launch(words: list[str], count: int) -> int:
     """Run `sslkit WORDS` in `count` processes; the exit code of the one that failed, or 0. All of them stop when this
     process is asked to stop, or is gone. What the first one prints is seen; of the others, why one failed."""
-    from sslkit.processes import cores
+    from sslkit.processes import WATCHED, cores
 
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -30,7 +29,10 @@ def launch(words: list[str], count: int) -> int:
         stdout=subprocess.DEVNULL if rank else None, start_new_session=True,
         env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)]
 
+    asked = []
+
     def stop(number: int, frame: object) -> None:
+        asked.append(number)
         for child in children:
             child.send_signal(signal.SIGTERM)
 
@@ -51,13 +53,19 @@ def launch(words: list[str], count: int) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     codes = [child.returncode for child in children]
-    if not failed or codes[0] > 0 and codes[0] != Left.exit_code:            # the first has said why itself
+    if not failed or 0 in failed and codes[0] > 0 and codes[0] != Left.exit_code:      # the first has said why itself
         return codes[0]
-    rank = next((rank for rank in failed if codes[rank] != Left.exit_code), 0)
-    logs[rank].seek(0)
-    last, code = logs[rank].read().decode(errors="replace").strip().rpartition("\n")[2], codes[rank]
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else last.removeprefix("sslkit: ")
-    if rank or code < 0:
-        print(f"sslkit: process {rank} of the run {how or f'ended with code {code}'}; the same command with --resume "
-              "continues from what was saved last", file=sys.stderr)
-    return max(code, 1)
+    rank = next((rank for rank in failed if codes[rank] != Left.exit_code), failed[0])
+    code = codes[rank]
+    if asked and code == -signal.SIGTERM:                                    # it had not begun to train
+        print("\nstopped", file=sys.stderr)
+        return 130
+    if code < 0:
+        print(f"sslkit: process {rank} of the run was killed by {signal.Signals(-code).name}; if it had begun to "
+              "train, the same command with --resume continues from what was saved last", file=sys.stderr)
+    elif rank:
+        logs[rank].seek(0)
+        lines = logs[rank].read().decode(errors="replace").strip().splitlines() or [f"it ended with code {code}"]
+        last = next((line for line in reversed(lines) if line.startswith("sslkit: ")), lines[-1])
+        print(f"sslkit: process {rank} of the run: {last.removeprefix('sslkit: ')}", file=sys.stderr)
+    return 1 if code < 0 or code == Left.exit_code else code

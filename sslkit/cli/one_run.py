@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sslkit import batch
-from sslkit.cli.launch import WATCHED, launch
+from sslkit.cli.launch import launch
 from sslkit.errors import Left, require
 from sslkit.terminal import ProgressLine
 
@@ -25,6 +25,7 @@ MANY_VIEWS = 20_000                  # in a step; more are slow enough for a not
 def train(argv: list[str]) -> int:
     """sslkit train METHOD: one run, or the stages of a recipe with a line of progress for each."""
     from sslkit import processes
+    from sslkit.data import source
     from sslkit.training import method_names, parse
 
     if not argv or argv[0] in ("-h", "--help"):
@@ -40,13 +41,14 @@ def train(argv: list[str]) -> int:
     require(count >= 1, f"processes is {count}, it must be at least 1")
     require(count == 1 or not method.mixes, f"{argv[0]} mixes the rows of a batch, it trains in one process: leave out "
             "--processes, or take another method")
-    require((spec.train.batch_size or 0) % count == 0, f"{count} processes cannot share "
-            f"{spec.train.batch_size} labelled images a step: take a --batch-size that is a multiple of {count}")
+    size = spec.train.batch_size or source(spec.data.data, spec.data.encoder is not None).batch_size
+    require(size % count == 0, f"{count} processes cannot share {size} labelled images a step: take a --batch-size "
+            f"that is a multiple of {count}")
     if count > processes.asked_for():
         return launch(["train", *argv], count)
     if count == 1:
         return trained(argv, spec, machine, values)
-    if os.environ.get(WATCHED):
+    if os.environ.get(processes.WATCHED):
         threading.Thread(target=batch.stop_when_alone, daemon=True).start()
     machine = replace(machine, device=processes.join(machine.device))
     with ExitStack() as stack:
@@ -63,7 +65,11 @@ def train(argv: list[str]) -> int:
 
 def again(argv: list[str]) -> str:
     """How a stopped run goes on."""
-    return f"continue with: sslkit {shlex.join(['train', *(word for word in argv if word != '--resume'), '--resume'])}"
+    from sslkit import processes
+
+    by_torchrun = processes.asked_for() > 1 and processes.WATCHED not in os.environ
+    words = shlex.join(["train", *(word for word in argv if word != "--resume"), "--resume"])
+    return f"continue with: {'torchrun ... -m ' * by_torchrun}sslkit {words}"
 
 
 def trained(argv: list[str], spec: "RunSpec", machine: "Machine", values: argparse.Namespace) -> int:

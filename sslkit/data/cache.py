@@ -188,10 +188,12 @@ def cached(what: str, sources: Sequence[str | Path], build: Callable[[Work], Arr
             return found
         if not is_locked(work.folder):     # Windows, and some network disks: others cannot be kept out
             stack.close()
+            shutil.rmtree(work.folder, ignore_errors=True)
             work.folder = work.folder.with_name(f"{work.folder.name}-{secrets.token_hex(4)}")
             with suppress(OSError):
                 work.folder.mkdir(parents=True)
-        for old in {*home().glob(f"{key}-*"), *home().glob(f"{shared}-work-*")} - {place, work.folder}:
+        patterns = f"{key}-*", f"{shared}-work-*", f"{shared}-tmp-*"
+        for old in {old for pattern in patterns for old in home().glob(pattern)} - {place, work.folder}:
             _remove(old)
         result = build(work)
         try:
@@ -203,8 +205,12 @@ def cached(what: str, sources: Sequence[str | Path], build: Callable[[Work], Arr
 
 
 def _remove(old: Path) -> None:
-    """Delete a folder, unless a process works in it."""
-    with suppress(OSError, InputError), locked(old):
-        gone = old.with_name(f"{old.name.split('-')[0]}-tmp-{secrets.token_hex(4)}")
-        os.rename(old, gone)          # first: whoever waits for it makes another one
-        shutil.rmtree(gone)
+    """Delete a folder, unless a process works in it, or might where there are no locks."""
+    gone = old.with_name(f"{old.name.split('-')[0]}-tmp-{secrets.token_hex(4)}")
+    with suppress(OSError, InputError):
+        with locked(old):
+            sure = is_locked(old)
+            if sure:
+                os.rename(old, gone)          # first: whoever waits for it makes another one
+        if sure or "-work-" not in old.name:
+            shutil.rmtree(gone if sure else old)

@@ -122,7 +122,7 @@ def read_files(base: str | Path, train: Sequence, y: np.ndarray, test: Sequence,
         for piece, bad in zip(pieces, pool.map(decode_all, pieces)):
             for i, e in bad:
                 require(skip_bad_images, f"{paths[i]} cannot be read as an image ({e}); repair or remove it, or "
-                                         "leave such files out with --skip-bad-images")
+                                         "leave such files out with --skip-bad-images, which keeps what is decoded")
                 good[i] = False
             done += len(piece)
             if progress:

@@ -20,8 +20,9 @@ def read_list(path: str | Path) -> list[str]:
         lines = Path(path).expanduser().read_text("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text: a list has the name of an image on each line") from error
-    except OSError as error:
-        raise InputError(f"the list {str(path)!r} cannot be read: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:      # RuntimeError: the home of nobody, ~nobody/list.txt
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"the list {str(path)!r} cannot be read: {why}") from error
     names = [line.strip() for line in lines if line.strip()]
     require(bool(names), f"{path} is empty: a list has the name of an image on each line")
     return names

@@ -13,8 +13,13 @@ def weights_file(weights: str) -> Path | None:
     """The file that `weights` names, None if it is none or imagenet. InputError where the file is not there."""
     if weights in ("none", "imagenet"):
         return None
-    require(Path(weights).is_file(), f"there is no file {weights} of weights, and by name only none and imagenet")
-    return Path(weights)
+    try:
+        with open(weights, "rb"):
+            return Path(weights)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {weights} of weights, and by name only none and imagenet") from error
+    except OSError as error:
+        raise InputError(f"the weights {weights!r} cannot be read: {error.strerror}") from error
 
 
 def read_file(path: Path) -> object:

@@ -42,8 +42,8 @@ def published(row: str, percent: int) -> dict[str, dict]:
 
 def belongs(record: dict, row: str, percent: int) -> bool:
     """Is a run with this record one of the row's method on ImageNet, with as many labels? Its other settings may
-    differ. FixMatch-EMAN's row begins with weights from a file, SimMatch's does not."""
-    method, arguments, _ = METHODS[row]
+    differ. FixMatch-EMAN's row begins with weights from a file, SimMatch's with none."""
+    (method, arguments, _), weights = METHODS[row], record["train"].get("weights", "none").partition(":")[0]
     return (record["method"] == method and record["arguments"].get("eman") == arguments.get("eman")
             and len(record.get("classes", ())) == 1000 and record["data"]["labels"] == LABELED[percent]
-            and record["train"].get("weights", "none").startswith("file:") == (method == "fixmatch"))
+            and weights == ("file" if method == "fixmatch" else "none"))

@@ -22,7 +22,7 @@ ONE_EACH = ("pimodel", "pseudolabel", "meanteacher", "mixmatch", "remixmatch")  
 ABLATION = {"w/o p_hat": {"p_hat": False}, "w/o q_hat": {"q_hat": False}, "standard": {}}
 DIGITS = "digits@20"                                     # our own column, which no paper has; it comes first
 TABLE_2 = ("Pseudo-label", "VAT+EntMin", "UDA", "FixMatch", "CoMatch", "SimMatch")
-NOT_BUILT, NO_IMAGENET = "not built yet", "ImageNet is not among the data sets yet"
+NOT_BUILT, NO_IMAGENET = "not built yet", "no command for it on ImageNet yet"
 COMMAND = "your images of ImageNet are needed: sslkit.papers.imagenet() gives the command"
 
 

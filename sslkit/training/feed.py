@@ -14,6 +14,8 @@ from sslkit.processes import own, world
 from sslkit.records import Batch
 from sslkit.training.config import Config
 
+NOTHING = -1, Future()               # no step is coming
+
 
 def generator(*key: object) -> torch.Generator:
     """A CPU generator whose stream is a function of `key`, of 32 bits of its hash: of 2^20 steps about 128 pairs share
@@ -54,7 +56,7 @@ class Feed:
         self.epochs: dict[int, Tensor] = {}
         images = self.data.images
         behind = data.features is None and (images.device.type != self.made_on.type or math.prod(images.shape) > LARGE)
-        self.pool, self.coming = ThreadPoolExecutor(1) if behind else None, (-1, Future())
+        self.pool, self.coming = ThreadPoolExecutor(1) if behind else None, NOTHING
 
     def unlabeled_rows(self, step: int) -> Tensor:
         """(mu*B,) rows in the unlabelled set, of all processes."""
@@ -100,7 +102,7 @@ class Feed:
             return self.begin(step)
         number, coming = self.coming
         parts = (coming if number == step else self.pool.submit(self.begin, step)).result()
-        self.coming = step + 1, self.pool.submit(self.begin, step + 1)
+        self.coming = (step + 1, self.pool.submit(self.begin, step + 1)) if step + 1 < self.config.steps else NOTHING
         return parts
 
     def __call__(self, step: int) -> Batch:

@@ -67,10 +67,10 @@ def kd_fixmatch(data: SSLData, config: Config = Config(), machine: Machine = Mac
     second = stage(whole, "inner", inner, data.told(labels), config, machine, live)
 
     of_outer = ("test_acc", "test_acc_median20", "pseudo_label_acc", "mask_rate", "seconds", "steps")
-    write_json(whole.path / "result.json", second.result | {
+    by_first(partial(write_json, whole.path / "result.json", second.result | {
         "method": "kd-fixmatch", "trusted": labels.info,
         "seconds": round(second.result["seconds"] + first.result["seconds"], 2),
-        "outer": {key: first.result[key] for key in of_outer}})
+        "outer": {key: first.result[key] for key in of_outer}}))
     return whole
 
 
@@ -155,9 +155,9 @@ def hdl_on(method: Method, data: SSLData, config: Config = Config(), machine: Ma
     seconds = sum(run.result["seconds"] for run in runs.values())
     before = {name: {key: value for key, value in runs[name].result.items()
                      if key in ("seconds", "steps") or key.startswith("test_acc")} for name in ("base", "control")}
-    write_json(whole.path / "result.json", runs["hdl"].result | {
+    by_first(partial(write_json, whole.path / "result.json", runs["hdl"].result | {
         "method": whole.config["method"], "steps": resolved.steps, "seconds": round(seconds, 2),
-        "labels_found": labels["info"], **before})
+        "labels_found": labels["info"], **before}))
     return whole
 
 
@@ -206,7 +206,7 @@ def opened(new: dict, out: str | Path | None) -> Run:
             whole.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(whole.path, error) from error
-        write_json(whole.path / "config.json", new)
+        by_first(partial(write_json, whole.path / "config.json", new))
     elif known.get("code") != new["code"]:
         print(f"note: {whole.path} was begun by other code of sslkit: {known.get('code')}, now "
               f"{new['code']}", file=sys.stderr)
@@ -261,9 +261,9 @@ def once(whole: Run, name: str, asked: dict, find: Callable[[], dict]) -> dict:
             content = torch.load(path, map_location="cpu", weights_only=True)
             return content["found"] if content["asked"] == asked else None
 
-    def save(new: Path) -> None:
+    def save(found: dict, new: Path) -> None:
         with open(new, "wb") as file:
-            torch.save({"asked": asked, "found": find()}, file)
+            torch.save({"asked": asked, "found": found}, file)
 
     def found_or_saved() -> None:
         try:
@@ -271,7 +271,7 @@ def once(whole: Run, name: str, asked: dict, find: Callable[[], dict]) -> dict:
                 return
         except Exception as error:                    # cut off, or another program's
             print(f"note: {path} cannot be read ({type(error).__name__}), the labels are found again", file=sys.stderr)
-        write_atomically(path, save)
+        write_atomically(path, partial(save, find()))
 
     by_first(found_or_saved)
     return saved()

@@ -255,7 +255,8 @@ def _fit(run: Run, method: Method, data: SSLData, config: Config, machine: Machi
     require([m["step"] for m in done] == due, f"{run.path / 'metrics.jsonl'} lacks evaluations from before the "
                                               f"checkpoint; {run.advice}")
     lines = "".join(json.dumps(m) + "\n" for m in done)
-    wait()                                           # all have read what the first now writes
+    require(wait(reached), f"the processes of this run do not see the same files in {run.path}: give an --out that all "
+            "of them see")                           # all have read what the first now writes
     if first:
         write_atomically(run.path / "metrics.jsonl", lambda new: new.write_text(lines))
     worlds = sorted({*(state or {}).get("processes", ()), world()})         # BatchNorm is by process
