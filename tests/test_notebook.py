@@ -167,6 +167,19 @@ def test_a_sweep_finds_what_is_finished_and_goes_on_where_it_was_stopped(digits,
     notebook.fit_all(jobs)
 
 
+def test_what_another_process_trains_comes_last(digits, runs, monkeypatch):
+    config, trained, fit = Config(steps=4, eval_every=2, batch_size=8, mu=2), [], notebook.fit
+    jobs = {seed: (Supervised(), digits, replace(config, seed=seed)) for seed in range(4)}
+    busy = [run_path(record(Supervised(), digits, jobs[seed][2].resolve(digits, torch.device("cpu")))).name for seed in (0, 2)]
+    (runs / "leases").mkdir(parents=True)
+    for name in busy:
+        (runs / "leases" / name).write_text(json.dumps({"token": "t", "host": "elsewhere", "pid": 1}))
+    monkeypatch.setattr(notebook, "fit", lambda method, data, config, **more: trained.append(config.seed) or fit(method, data, config))
+    monkeypatch.setattr(notebook, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: [
+        (runs / "leases" / name).unlink(missing_ok=True) for name in busy]))
+    assert list(notebook.fit_all(jobs)) == [0, 1, 2, 3] and trained == [1, 3, 0, 2]
+
+
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_lesson_waits_for_a_run_that_another_machine_trains(digits, runs, capsys, monkeypatch, watched):
     if watched:

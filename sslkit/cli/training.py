@@ -131,7 +131,8 @@ def study(argv: list[str]) -> int:
 
     parser = Parser(prog="sslkit study", description="Make one of the tables that lessons read: several variants with "
                     "several seeds. Runs that the store has are found, so the same command continues a study that was "
-                    f"stopped. NAME: {', '.join(studies.STUDIES)}.")
+                    "stopped, and two that run at once share the work. NAME: "
+                    f"{', '.join(studies.STUDIES)}.")
     parser.add_argument("name", metavar="NAME", help="which")
     parser.add_argument("--seeds", type=int, metavar="N", default=5, help="how many, from 0 up (default: 5)")
     parser.add_argument("--steps", type=int, metavar="N", help="of each run (default: as for the data)")

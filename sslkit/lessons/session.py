@@ -96,15 +96,17 @@ class Live:
         self.handle = redraw(self.handle, plots.curves(lines, "", title=title))
 
 
-def trained_or_found(path: Path, train: Callable[[], Run]) -> Run:
+def trained_or_found(path: Path, train: Callable[[], Run], wait: bool = True) -> Run | None:
     """The finished run in the folder `path` of the store; if it is not there, train() makes it. While another process,
-    on this machine or another, trains it, wait: two notebooks may want the same run."""
+    on this machine or another, trains it, wait, for two notebooks may want the same run; or give None."""
     waiting = False
     while Run(path).result is None:
         with Lease(lease_of(store(), path.name), str(path.absolute())) as mine:
             if mine.taken:
                 with suppress(Busy):                  # a process without a lease, as of the command line
                     return train()
+        if not wait:
+            return None
         if not waiting and watched():
             print("another process trains this run: waiting for it", flush=True)
         waiting = True
@@ -135,12 +137,15 @@ def fit_once(method: Method, data: SSLData, config: Config = Config(), initial: 
 
 def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
     """The finished run of each job, one after another; those in the store are not trained again. A job: (method, data,
-    config), perhaps also the network to begin from.
+    config), perhaps also the network to begin from. What another process trains comes last: two that want the same
+    jobs share them.
 
     Interrupting the kernel keeps what is finished and the state of the run in progress: the same cell then continues.
     """
-    runs, trained, handle, began = {}, 0, None, time.monotonic()
-    for k, (key, (method, data, config, *more)) in enumerate(jobs.items(), 1):
+    runs, trained, handle, began, todo, busy = {}, 0, None, time.monotonic(), [*jobs], 0
+    while todo:
+        key, k = todo.pop(0), len(runs) + 1
+        method, data, config, *more = jobs[key]
         initial = more[0] if more else None
         path = run_path(record(method, data, config.resolve(data, Machine().torch_device()), initial))
         known, now = Run(path).result is not None, time.monotonic()
@@ -148,15 +153,18 @@ def fit_all(jobs: Mapping[Hashable, tuple]) -> dict[Hashable, Run]:
         if not known and watched():
             handle = redraw(handle, {"text/plain": f"run {k} of {len(jobs)}: {key}{left}"}, raw=True)
         try:
-            runs[key] = trained_or_found(path, partial(fit, method, data, config, initial=initial))
+            run = trained_or_found(path, partial(fit, method, data, config, initial=initial), wait=busy > len(todo))
         except Stopped as stop:
             print(f"{stop}; {k - 1} of {len(jobs)} runs are finished: run the cell again")
             raise
-        trained += not known
+        if run is None:
+            todo, busy = [*todo, key], busy + 1
+            continue
+        runs[key], busy, trained = run, 0, trained + (not known)
     if handle is not None:
         redraw(handle, {"text/plain": "done"}, raw=True)
     print(f"{len(jobs)} run{'s' * (len(jobs) != 1)}: {trained} trained, {len(jobs) - trained} found in the store")
-    return runs
+    return {key: runs[key] for key in jobs}
 
 
 def watch(pause: float = 2.0, idle: float = 20.0) -> None:
