@@ -71,11 +71,11 @@ def test_hardships_change_what_they_say(monkeypatch):
     seen = {}
 
     class Done:
-        result, metrics = {"test_acc": 0.5}, [{"test_acc_class": [0.0] * 7 + [0.3] * 3}]
+        result = {"test_acc": 0.5, "test_acc_class": [0.9] * 3 + [0.0] * 4 + [0.3] * 3}
 
     monkeypatch.setattr(family, "fit_all", lambda jobs: seen.update(jobs) or {key: Done for key in jobs})
     rows = family.hardships(40, [1], 10)
-    assert len(rows) == 4 * 13 and all(row["rare_acc"] == pytest.approx(0.3) for row in rows)
+    assert len(rows) == 4 * 13 and all((row["rare_acc"], row["common_acc"]) == pytest.approx((0.3, 0.9)) for row in rows)
     usual, wrong, few, skewed = (seen[name, "FixMatch", 1][1] for name in dict.fromkeys(key[0] for key in seen))
     assert (usual.y != wrong.y).sum() == 1 and usual.y[wrong.labeled[0]] != wrong.y[wrong.labeled[0]]
     assert usual.hash != wrong.hash and torch.equal(usual.labeled, wrong.labeled)

@@ -32,6 +32,13 @@ EXERCISES = {
         hint="The second seed must agree with the first, and the third, and so on: seven coins.",
         why="78 / 2⁷ is 0.6. With five seeds it was 78 / 2⁴, about 5: five seeds tell large differences alone."),
     "09.5": Exercise(
+        "You have 40 labelled photographs, ten each of dogs, foxes, cats and wolves, and 2,000 from a trail camera "
+        "without labels: nearly all are foxes. Which of these three would you rather not take?",
+        answer="ReMixMatch", choices=("Dash", "ReMixMatch", "UDA"),
+        hint="Which of them expects that its guesses name each class as often as the labels do?",
+        why="It would call many of the foxes wolves, until there are as many wolves as dogs. Dash and UDA expect "
+            "nothing of the kind."),
+    "09.6": Exercise(
         "Set `step = 400` and run the lesson again. Which methods now use many more images than at step 120, and "
         "which hardly more? Why?",
         hint="It takes about a minute.",

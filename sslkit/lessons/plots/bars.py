@@ -58,7 +58,7 @@ def heat(matrix, rows: Sequence, columns: Sequence, *, ylabel: str, xlabel: str,
     if ahead:
         axis.add_patch(Rectangle((c0 - 0.47, r0 - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=2))
     _name_cells(axis, rows, columns, title=title, xlabel=xlabel, ylabel=ylabel)
-    if max(map(len, columns)) > 12:
+    if max(len(line) for name in columns for line in name.splitlines()) > 12:
         axis.tick_params(axis="x", labelrotation=60)
     return figure
 

@@ -77,7 +77,7 @@ def dots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, points: bool = 
              for head, group in panels.items()}
     said = f"{title}, means: " + "; ".join(f"{head}: {each}" for head, each in means.items())
     wide, high = 2 + 3 * len(panels), 1 + 0.3 * len(names)
-    figure, axes = new(wide, high, alt or said, 1, len(panels), sharey=True, squeeze=False)
+    figure, axes = new(wide, high, alt or said, 1, len(panels), sharex=True, sharey=True, squeeze=False)
     for axis, (head, group) in zip(axes[0], panels.items()):
         for y, values in enumerate(unit * np.asarray(group[name], float) for name in names):
             axis.plot(values, np.full(len(values), y), "o", color=COLORS[0], markersize=6, markeredgecolor="white",
