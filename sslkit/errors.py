@@ -16,7 +16,8 @@ class Busy(InputError):
 
 
 class Left(InputError):
-    """Another process of the same run is gone. This one exits with EX_UNAVAILABLE, who began them with 1."""
+    """Another process of the same run is gone. This process exits with EX_UNAVAILABLE; the command that began them all,
+    with 1."""
     exit_code = 69
 
 

@@ -1,5 +1,6 @@
 """First weights from a file: what public checkpoints look like, what is refused, and what a run's record says of them."""
 import argparse
+import os
 import shutil
 from dataclasses import replace
 
@@ -167,7 +168,9 @@ def test_the_command_line_takes_a_file_and_refuses_others(sslkit, refused, wrn, 
     assert code == 0, err
     monkeypatch.setattr("sslkit.training.spec.load", lambda *_, **__: pytest.fail("the data were read"))
     refused([*words, "--weights", "a" * 300], f"the weights '{'a' * 300}' cannot be read: File name too long")
-    refused([*words, "--weights", tmp_path], f"the weights '{tmp_path}' cannot be read: Is a directory")
+    refused([*words, "--weights", tmp_path], f"there is no file {tmp_path} of weights")
+    os.mkfifo(tmp_path / "pipe")
+    refused([*words, "--weights", tmp_path / "pipe"], f"there is no file {tmp_path / 'pipe'} of weights")
     refused([*words, "--weights", tmp_path / "no.pt"], f"there is no file {tmp_path / 'no.pt'} of weights, and by name only none and imagenet")
 
 

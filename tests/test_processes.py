@@ -323,13 +323,13 @@ def test_a_run_that_is_killed_fifty_times_ends_with_the_same_weights(server, tmp
             begin, until = time.time(), time.monotonic() + 60 * (numbers.random() < 0.8)
             while not saved_since(begin) and time.monotonic() < until:      # most are killed while they train
                 time.sleep(0.01)
-            time.sleep(numbers.uniform(0, 1))
+            time.sleep(numbers.uniform(0, 0.5))
             kills += any(process.is_alive() for process in both)
             numbers.choice(both).kill()
         codes = ended(both, 5 if kills < 50 else 900)
-        assert {*codes} <= {0, 1, -signal.SIGKILL}, (codes, (tmp_path / "errors").read_text())
+        assert {*codes} <= {0, Left.exit_code, -signal.SIGKILL}, (codes, (tmp_path / "errors").read_text())
         if (folder / "metrics.jsonl").exists():
             steps.append(len((folder / "metrics.jsonl").read_text().splitlines()))
     assert "Traceback" not in (tmp_path / "errors").read_text()
     assert len({*steps}) > 20, "most were killed while they trained"
-    assert kills >= 20 and all(torch.equal(value, weights(whole)[name]) for name, value in weights(folder).items())
+    assert kills == 50 and all(torch.equal(value, weights(whole)[name]) for name, value in weights(folder).items())

@@ -1,6 +1,7 @@
 """The command line: sslkit train | runs | reproduce | study | execute | table | lab | embed | label | probe | bench.
 
-Exit code 1: something failed; 2: something given cannot be used; 75: another process does it; 130: stopped.
+Exit code 1: something failed; 2: something given cannot be used; 69: another process of the run is gone;
+75: another process does it; 130: stopped.
 """
 import os
 import re

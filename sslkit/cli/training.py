@@ -131,7 +131,7 @@ def study(argv: list[str]) -> int:
 
     parser = Parser(prog="sslkit study", description="Make one of the tables that lessons read: several variants with "
                     "several seeds. Runs that the store has are found, so the same command continues a study that was "
-                    "stopped, and two that run at once share the work. NAME: "
+                    "stopped. Two at once share the runs, but for hdl_gains and equal_seconds. NAME: "
                     f"{', '.join(studies.STUDIES)}.")
     parser.add_argument("name", metavar="NAME", help="which")
     parser.add_argument("--seeds", type=int, metavar="N", default=5, help="how many, from 0 up (default: 5)")

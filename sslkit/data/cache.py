@@ -181,14 +181,17 @@ def cached(what: str, sources: Sequence[str | Path], build: Callable[[Work], Arr
         return found
     work = Work(home() / f"{shared}-work-{now.hexdigest()[:16]}", sources, stamps)
     with ExitStack() as stack:
+        mine = False
         with suppress(InputError):    # it cannot be written: keep() will find that too
             stack.enter_context(waiting(work.folder, "decodes the same images"))
+            mine = True
         if found := _load(place):     # from the process that this one has waited for
             shutil.rmtree(work.folder, ignore_errors=True)
             return found
         if not is_locked(work.folder):     # Windows, and some network disks: others cannot be kept out
             stack.close()
-            shutil.rmtree(work.folder, ignore_errors=True)
+            if mine:                       # nobody works in a folder of this name
+                shutil.rmtree(work.folder, ignore_errors=True)
             work.folder = work.folder.with_name(f"{work.folder.name}-{secrets.token_hex(4)}")
             with suppress(OSError):
                 work.folder.mkdir(parents=True)

@@ -10,16 +10,18 @@ from sslkit.errors import InputError, require
 
 
 def weights_file(weights: str) -> Path | None:
-    """The file that `weights` names, None if it is none or imagenet. InputError where the file is not there."""
+    """The file that `weights` names, None if it is none or imagenet. InputError where the file is not there, or
+    cannot be read."""
     if weights in ("none", "imagenet"):
         return None
+    path = Path(weights)
     try:
-        with open(weights, "rb"):
-            return Path(weights)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {weights} of weights, and by name only none and imagenet") from error
+        if there := path.is_file():
+            path.open("rb").close()
     except OSError as error:
         raise InputError(f"the weights {weights!r} cannot be read: {error.strerror}") from error
+    require(there, f"there is no file {weights} of weights, and by name only none and imagenet")
+    return path
 
 
 def read_file(path: Path) -> object:

@@ -28,7 +28,7 @@ from sslkit.files import cannot_write, write_atomically, write_json
 from sslkit.labelers import by_class, cluster_agree, confident, hdl, label_quality
 from sslkit.methods import FixedLabels, FixMatch, KDFixMatch, Method
 from sslkit.networks import Network
-from sslkit.processes import by_first, wait
+from sslkit.processes import by_first, rank, wait
 from sslkit.records import Progress, PseudoLabels, Snapshot
 from sslkit.training.config import Config, Machine
 from sslkit.training.identity import RECIPE_CODE, code_of, record, run_path, settings
@@ -206,7 +206,8 @@ def opened(new: dict, out: str | Path | None) -> Run:
             whole.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(whole.path, error) from error
-        by_first(partial(write_json, whole.path / "config.json", new))
+        if rank() == 0:
+            write_json(whole.path / "config.json", new)
     elif known.get("code") != new["code"]:
         print(f"note: {whole.path} was begun by other code of sslkit: {known.get('code')}, now "
               f"{new['code']}", file=sys.stderr)
