@@ -217,6 +217,13 @@ def test_spread_of_differences_is_in_points_around_zero():
     assert axis.lines[0].get_ydata() == pytest.approx([1.3, 3.0])
 
 
+def test_more_lines_than_colours_are_all_drawn():
+    names = [f"method {k}" for k in range(12)]
+    axis = plots.spread({name: {40: [0.5, 0.6], 250: [0.7, 0.8]} for name in names}, "labels").axes[0]
+    assert len(axis.lines) == 24 and {text.get_text().strip() for text in axis.texts} == set(names)
+    assert len(plots.curves({name: ([0, 1], [0.1, 0.2]) for name in names}, "accuracy").axes[0].lines) == 12
+
+
 def test_spread_without_values_says_so_in_its_alternative_text_too():
     figure = plots.spread({}, "", title="ours")
     assert figure.alt == "ours: nothing yet" and [text.get_text() for text in figure.axes[0].texts] == ["nothing yet"]

@@ -1,6 +1,7 @@
 """Values over steps, settings, seeds and shares."""
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -14,7 +15,7 @@ Lines = Mapping[str, tuple[Sequence, Sequence]]      # name -> (x (n,), y (n,))
 def _draw(axis, lines: Lines, colors: Sequence[str] = COLORS, width: float = 2) -> list[tuple[str, float, float, str]]:
     """Draw the lines, and return what name_ends() writes at the last value of each."""
     ends = []
-    for color, (name, (x, y)) in zip(colors, lines.items()):
+    for color, (name, (x, y)) in zip(cycle(colors), lines.items()):
         axis.plot(x, y, color=color, linewidth=width, marker="" if len(x) > 1 else "o")
         last = np.flatnonzero(np.isfinite(np.asarray(y, float)))[-1:]
         ends += [(name, x[k], float(y[k]), color) for k in last]
@@ -131,7 +132,7 @@ def spread(values: Mapping, xlabel: str, *, title: str = "", limits: tuple[float
     for place, row in () if lines else zip(at.T, zip(*cells)) if grouped else zip(at, cells):
         if len({len(cell) for cell in row}) == 1:                  # else nobody knows which dots are the same seed's
             axis.plot(place, np.stack(row), color=PALE, linewidth=0.9, zorder=1)
-    for color, name, place, row, mean in zip(COLORS, groups, at, cells, means):
+    for color, name, place, row, mean in zip(cycle(COLORS), groups, at, cells, means):
         axis.plot(np.repeat(place, [len(cell) for cell in row]), np.concatenate(row), "o", color=color, markersize=6,
                   markeredgecolor="white", markeredgewidth=0.7, label=name or "one seed")
         axis.plot(place, mean, linestyle="-" if lines else "none", linewidth=1.5, marker="_" if several else "",
@@ -149,7 +150,8 @@ def spread(values: Mapping, xlabel: str, *, title: str = "", limits: tuple[float
     axis.set(title=title, xlabel=xlabel)
     _set_x(axis, xs, numbers)
     if lines:
-        name_ends(axis, [("  " + name, xs[-1], mean[-1], color) for color, name, mean in zip(COLORS, groups, means)])
+        name_ends(axis, [("  " + name, xs[-1], mean[-1], color)
+                         for color, name, mean in zip(cycle(COLORS), groups, means)])
     elif several or grouped:
         handles = dict(zip(*reversed(axis.get_legend_handles_labels())))
         handles |= {"mean": handles.pop("mean")} if several else {}                   # the last
