@@ -14,11 +14,11 @@ EXERCISES = {
         why="It kept what tells breeds apart, and edges, textures and colours on the way. Background was of less use "
             "to it. Measure it: `sslkit probe`."),
     "07.2": Exercise(
-        question="With 40 labels a method gains nine points over the labels alone, with 4,000 it gains none. Does that "
-                 "speak against the method?",
+        question="With 40 labels a method gains nine points over the labels alone, with 4,000 half a point. Does "
+                 "that speak against the method?",
         answer=False, hint="What is left to gain?",
-        why="With 4,000 labels the labels alone come near to what a linear classifier on this encoder can reach at "
-            "all. Unlabelled pictures pay where labels are dear."),
+        why="With 4,000 labels none of eleven methods gains a whole point: there is little left to gain. Unlabelled "
+            "pictures pay where labels are dear."),
     "07.3": Exercise(
         question="A classifier on embeddings is right for more photographs than the nearest labelled photograph is. "
                  "Both use the same numbers. What can the classifier do that the distance cannot?",
