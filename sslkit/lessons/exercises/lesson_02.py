@@ -33,6 +33,6 @@ EXERCISES = {
         question="With `tau = 0`: what happens to the guesses, and what to the test accuracy? Say first what you "
                  "expect. (An open question.)",
         answer=None, hint="At the first steps most guesses are wrong, and all of them are learnt.",
-        why="The first, poor guesses become labels. How much that costs depends on the labelled images: the picture "
-            "above has five choices of them, and the column without a threshold spreads the most."),
+        why="The first, poor guesses become labels. With our five choices of labelled images that cost nothing on "
+            "average: from 2.5 points more to 1.5 less than with the threshold."),
 }

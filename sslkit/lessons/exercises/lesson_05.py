@@ -54,7 +54,8 @@ EXERCISES = {
         "often hit some wrong key. Ben got 10% wrong: he calls every wolf a husky. Whose labels do you take, and what "
         "do you look at before you decide?",
         hint="Whose mistakes contradict each other?",
-        why="If wolves matter to you, take Anna's: her mistakes point in all directions, and a network can learn past "
-            "them. From Ben's labels no network can learn what a wolf is, however many there are. To find a Ben, do "
-            "not only count wrong labels. Look at a few dozen of them, and see whether they are all of one kind."),
+        why="If wolves matter to you, take Anna's: her mistakes point in all directions, and a network can learn "
+            "past most of them. From Ben's labels no network can learn what a wolf is, however many there are. To "
+            "find a Ben, do not only count wrong labels. Look at a few dozen of them, and see whether they are "
+            "all of one kind."),
 }
